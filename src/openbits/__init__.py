@@ -1,0 +1,1 @@
+"""OpenBITS: the Background Intelligent Transfer Service for Linux."""

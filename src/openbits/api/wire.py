@@ -1,0 +1,320 @@
+"""The shapes of everything that goes over the local API; unknown fields in a request are errors.
+
+Times are ISO 8601 UTC, sizes bytes, durations seconds, names of states and errors BITS's own.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+JobTypeName = Literal["download", "upload", "upload-reply"]
+PriorityName = Literal["foreground", "high", "normal", "low"]
+StateName = Literal[
+    "QUEUED",
+    "CONNECTING",
+    "TRANSFERRING",
+    "SUSPENDED",
+    "ERROR",
+    "TRANSIENT_ERROR",
+    "TRANSFERRED",
+    "ACKNOWLEDGED",
+    "CANCELLED",
+]
+
+MAX_FILES_PER_CALL = 20_000
+MAX_JOBS_PER_CALL = 1_000
+
+Length = Annotated[int, msgspec.Meta(ge=-1)]
+Offset = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class Request(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """Base of what a client sends."""
+
+
+class Response(msgspec.Struct, kw_only=True):
+    """Base of what the service answers."""
+
+
+class RangeIn(Request):
+    """A byte range to fetch; a length of -1 reaches to the end of the file."""
+
+    offset: Offset
+    length: Length
+
+
+class FileIn(Request):
+    """A file to add to a job (J1, J2, J41)."""
+
+    remote_name: str
+    local_name: str
+    ranges: Annotated[list[RangeIn], msgspec.Meta(max_length=100_000)] = []
+    checksum: str | None = None
+
+
+class SettingsIn(Request):
+    """Properties to set; a field that is absent is left as it is."""
+
+    name: str | msgspec.UnsetType = msgspec.UNSET
+    description: str | msgspec.UnsetType = msgspec.UNSET
+    priority: str | msgspec.UnsetType = msgspec.UNSET
+    minimum_retry_delay: int | msgspec.UnsetType = msgspec.UNSET
+    no_progress_timeout: int | msgspec.UnsetType = msgspec.UNSET
+    maximum_download_time: int | msgspec.UnsetType | None = msgspec.UNSET
+    notify_flags: int | msgspec.UnsetType = msgspec.UNSET
+    cost_flags: int | msgspec.UnsetType | None = msgspec.UNSET
+    notification_clsid: str | msgspec.UnsetType = msgspec.UNSET
+    dynamic_content: bool | msgspec.UnsetType = msgspec.UNSET
+    high_performance: bool | msgspec.UnsetType = msgspec.UNSET
+    max_download_size: int | msgspec.UnsetType | None = msgspec.UNSET
+    strict_http: bool | msgspec.UnsetType = msgspec.UNSET
+    file_concurrency: int | msgspec.UnsetType = msgspec.UNSET
+    stall_timeout: int | msgspec.UnsetType = msgspec.UNSET
+    umask: int | msgspec.UnsetType = msgspec.UNSET
+    custom_headers: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class JobIn(Request):
+    """A job to create; with files and `resume` it is a whole download in one call, all or nothing."""
+
+    name: str
+    type: JobTypeName = "download"
+    settings: SettingsIn = msgspec.field(default_factory=SettingsIn)
+    files: Annotated[list[FileIn], msgspec.Meta(max_length=MAX_FILES_PER_CALL)] = []
+    resume: bool = False
+
+
+class JobsIn(Request):
+    """Several jobs to create, all or none."""
+
+    jobs: Annotated[list[JobIn], msgspec.Meta(min_length=1, max_length=MAX_JOBS_PER_CALL)]
+
+
+class FilesIn(Request):
+    """Files to add, all or none."""
+
+    files: Annotated[list[FileIn], msgspec.Meta(min_length=1, max_length=MAX_FILES_PER_CALL)]
+
+
+class FileChange(Request):
+    """What may change on a file: its remote name (F4) or its validation state (F6)."""
+
+    remote_name: str | msgspec.UnsetType = msgspec.UNSET
+    validation_state: bool | msgspec.UnsetType = msgspec.UNSET
+
+
+class PrefixIn(Request):
+    """ReplaceRemotePrefix (J40)."""
+
+    old: str
+    new: str
+
+
+class OwnerOut(Response):
+    """Who owns a job."""
+
+    uid: int
+    name: str
+    kind: str
+
+
+class ErrorOut(Response):
+    """Why a job is in error: BITS name, HRESULT, context and a sentence."""
+
+    code: str
+    hresult: int
+    context: str
+    context_code: int
+    message: str
+    protocol: str | None
+    file: int | None
+    remote_name: str | None
+    local_name: str | None
+
+
+class RangeOut(Response):
+    """A byte range of a file; a length of -1 reaches to the end."""
+
+    offset: int
+    length: int
+
+
+class FileOut(Response):
+    """A file of a job (section 3 of the inventory)."""
+
+    index: int
+    remote_name: str
+    local_name: str
+    temporary_name: str
+    bytes_total: int | None
+    bytes_transferred: int
+    completed: bool
+    transferred: bool
+    ranges: list[RangeOut]
+    checksum: str | None
+    validation_state: bool | None
+    resumable: bool | None
+    restarts: int
+    response_headers: str
+
+
+class SettingsOut(Response):
+    """The properties of a job; names as `bits set` takes them."""
+
+    name: str
+    description: str
+    priority: PriorityName
+    minimum_retry_delay: int
+    no_progress_timeout: int
+    maximum_download_time: int | None
+    notify_flags: int
+    cost_flags: int | None
+    notification_clsid: str
+    dynamic_content: bool
+    high_performance: bool
+    max_download_size: int | None
+    strict_http: bool
+    file_concurrency: int
+    stall_timeout: int
+    umask: int
+    custom_headers: str | None
+    """None for anyone but the owner (A2)."""
+
+
+class JobOut(Response):
+    """A job as lists show it."""
+
+    id: str
+    name: str
+    type: JobTypeName
+    state: StateName
+    owner: OwnerOut
+    priority: PriorityName
+    description: str
+    bytes_total: int | None
+    bytes_transferred: int
+    files_total: int
+    files_transferred: int
+    error: ErrorOut | None
+    error_count: int
+    creation_time: str
+    modification_time: str
+    transfer_completion_time: str | None
+    retry_time: str | None
+    result: str | None
+    """How Complete or Cancel ended (a name of the error table); null before."""
+
+
+class JobDetail(JobOut):
+    """A job with its properties; its files have an address of their own."""
+
+    settings: SettingsOut
+
+
+class JobPage(Response):
+    """One page of a list; `next` continues it and is null at the end."""
+
+    jobs: list[JobOut]
+    next: str | None
+
+
+class FilePage(Response):
+    """One page of a job's files."""
+
+    files: list[FileOut]
+    next: int | None
+
+
+class Created(Response):
+    """A job that was created."""
+
+    id: str
+
+
+class CreatedMany(Response):
+    """Jobs that were created, in the order of the request."""
+
+    jobs: list[Created]
+
+
+class VerbResult(Response):
+    """How a call ended: a success code of the error table, and the job after it."""
+
+    result: str
+    hresult: int
+    job: JobOut
+
+
+class Why(Response):
+    """The one thing that a job waits for."""
+
+    gate: str
+    sentence: str
+    until: str | None
+
+
+class WhoAmI(Response):
+    """The caller as the kernel tells it."""
+
+    uid: int
+    gid: int
+    groups: list[int]
+    name: str
+    kind: str
+    kind_reason: str
+    is_administrator: bool
+
+
+class VersionOut(Response):
+    """What answers."""
+
+    program: str
+    version: str
+    mode: Literal["system", "user"]
+
+
+class Check(Response):
+    """One line of `bits doctor`."""
+
+    name: str
+    ok: bool
+    message: str
+
+
+class Doctor(Response):
+    """What the service thinks of its own health."""
+
+    checks: list[Check]
+
+
+class ErrorDescription(Response):
+    """What an error code means (M4)."""
+
+    code: str
+    hresult: int
+    text: str
+
+
+class Problem(Response):
+    """An error, as application/problem+json (RFC 9457) with the BITS name and HRESULT."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    hresult: int
+    exit_code: int
+
+
+class EventOut(Response):
+    """One event of the stream; `job` is the job after it."""
+
+    id: int
+    time: str
+    kind: str
+    job_id: str
+    text: str
+    job: JobOut | None = None

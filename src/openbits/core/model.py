@@ -1,0 +1,264 @@
+"""The values that everything else speaks about: identities, jobs, files, errors.
+
+All of them are frozen: a change makes a new value, and only `core.lifecycle` makes one.
+Times are seconds of the service's steady UTC clock (see `service.clock`); sizes are bytes;
+local names are text with `surrogateescape`, so any byte sequence can be a path.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import Final
+
+from openbits.errors import ErrorCode, ErrorContext, error_code
+
+NAME_LIMIT: Final = 256
+DESCRIPTION_LIMIT: Final = 1024
+REMOTE_NAME_LIMIT: Final = 2200
+TO_EOF: Final = -1
+"""The length of a byte range that reaches to the end of the file (BG_LENGTH_TO_EOF)."""
+
+DAY_S: Final = 86_400
+
+
+class JobType(enum.IntEnum):
+    """BG_JOB_TYPE (inventory M7)."""
+
+    DOWNLOAD = 0
+    UPLOAD = 1
+    UPLOAD_REPLY = 2
+
+
+class JobState(enum.IntEnum):
+    """BG_JOB_STATE (inventory J11)."""
+
+    QUEUED = 0
+    CONNECTING = 1
+    TRANSFERRING = 2
+    SUSPENDED = 3
+    ERROR = 4
+    TRANSIENT_ERROR = 5
+    TRANSFERRED = 6
+    ACKNOWLEDGED = 7
+    CANCELLED = 8
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the job has left the queue."""
+        return self >= JobState.ACKNOWLEDGED
+
+    @property
+    def is_active(self) -> bool:
+        """Whether a worker is, or is about to be, at work for the job."""
+        return self is JobState.CONNECTING or self is JobState.TRANSFERRING
+
+
+class Priority(enum.IntEnum):
+    """BG_JOB_PRIORITY (inventory J16); smaller is more urgent."""
+
+    FOREGROUND = 0
+    HIGH = 1
+    NORMAL = 2
+    LOW = 3
+
+
+class AccountKind(enum.Enum):
+    """What sort of account an owner is (architecture, section 4)."""
+
+    LOCAL_SYSTEM = "LOCAL_SYSTEM"
+    NETWORK_SERVICE = "NETWORK_SERVICE"
+    LOCAL_SERVICE = "LOCAL_SERVICE"
+    USER = "USER"
+
+
+class Closing(enum.Enum):
+    """What the owner's worker still has to do with the files of a job that is being ended."""
+
+    COMPLETE = "complete"
+    CANCEL = "cancel"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """The rights that a process has: what the kernel says of a caller, and what a worker gets."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...] = ()
+    """Supplementary groups, ascending, without duplicates."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owner:
+    """The account that a job belongs to, with the rights it had when it made the job."""
+
+    identity: Identity
+    name: str
+    kind: AccountKind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who makes a call, as the kernel vouches for it (never from anything in the request)."""
+
+    identity: Identity
+    name: str
+    kind: AccountKind
+    is_administrator: bool
+    pid: int = 0
+
+    def as_owner(self) -> Owner:
+        """The owner of a job that this caller creates."""
+        return Owner(identity=self.identity, name=self.name, kind=self.kind)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobError:
+    """Why a job is in ERROR or TRANSIENT_ERROR (inventory section 5)."""
+
+    name: str
+    context: ErrorContext
+    message: str
+    file_index: int | None = None
+    protocol: str | None = None
+
+    @property
+    def code(self) -> ErrorCode:
+        """The row of the error table."""
+        return error_code(self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class ByteRange:
+    """A requested range; `length` may be TO_EOF (inventory J41)."""
+
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Validator:
+    """What tells one version of a remote file from another (inventory D3).
+
+    `etag` is kept only when it is strong; `size` is the size of the whole remote file.
+    """
+
+    etag: str | None = None
+    last_modified: str | None = None
+    size: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class File:
+    """One file of a job."""
+
+    remote_name: str
+    local_name: str
+    temporary_name: str
+    """Full path of the hidden temporary file beside the local name; chosen when the file is added."""
+    ranges: tuple[ByteRange, ...] = ()
+    checksum: str | None = None
+    """`sha256:HEX` or `sha512:HEX`, lower case, verified before the file counts as transferred."""
+    bytes_total: int | None = None
+    bytes_transferred: int = 0
+    """Bytes that would survive a power cut; what a worker received beyond that is not in here."""
+    validator: Validator = field(default_factory=Validator)
+    transferred: bool = False
+    completed: bool = False
+    """Whether the file stands under its local name (inventory F2)."""
+    validation: bool | None = None
+    resumable: bool | None = None
+    """False when the server cannot resume this file: an interruption starts it from zero."""
+    restarts: int = 0
+    """How often the file began again because the remote file had changed or could not be resumed."""
+    response_headers: str = ""
+    """The header block of the last HTTP response for the file (inventory F10)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the owner may set on a job; names as `bits set` takes them. Times in seconds.
+
+    `minimum_retry_delay` J19 · `no_progress_timeout` J20 · `maximum_download_time` J53 ·
+    `notify_flags` J17 · `cost_flags` J60 · `notification_clsid` J61 · `dynamic_content` J62 ·
+    `high_performance` J63 · `max_download_size` J64.  Ours, beyond BITS: `strict_http` refuses
+    servers that BITS refuses; `file_concurrency` is how many files of the job may be on the way
+    at once (BITS: 1, inventory Q2); `stall_timeout` how long a connection may send nothing;
+    `umask` is the mask for new files; `custom_headers` are CR LF-terminated header lines.
+    """
+
+    name: str
+    description: str = ""
+    priority: Priority = Priority.NORMAL
+    minimum_retry_delay: int = 600
+    no_progress_timeout: int = 14 * DAY_S
+    maximum_download_time: int | None = None
+    notify_flags: int = 3
+    cost_flags: int | None = None
+    notification_clsid: str = ""
+    dynamic_content: bool = False
+    high_performance: bool = False
+    max_download_size: int | None = None
+    strict_http: bool = False
+    file_concurrency: int = 1
+    stall_timeout: int = 60
+    umask: int = 0o022
+    custom_headers: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One job: everything that a restart must find again."""
+
+    id: str
+    """A GUID, lower case, without braces."""
+    type: JobType
+    owner: Owner
+    settings: Settings
+    state: JobState = JobState.SUSPENDED
+    files: tuple[File, ...] = ()
+    error: JobError | None = None
+    error_count: int = 0
+    created_at: float
+    modified_at: float
+    transferred_at: float | None = None
+    ended_at: float | None = None
+    """When the job became ACKNOWLEDGED or CANCELLED."""
+    was_resumed: bool = False
+    run: int = 0
+    """Counts the starts; a worker's report that carries another number is late and only half believed."""
+    active_s: float = 0.0
+    """Time spent CONNECTING or TRANSFERRING before `active_since` (inventory J53)."""
+    active_since: float | None = None
+    retry_at: float | None = None
+    """When a TRANSIENT_ERROR is tried again; None while it waits for a condition (inventory R3)."""
+    no_progress_since: float | None = None
+    closing: Closing | None = None
+    result: str = ""
+    """How Complete or Cancel ended: S_OK, BG_S_PARTIAL_COMPLETE, BG_S_UNABLE_TO_DELETE_FILES."""
+
+    @property
+    def files_transferred(self) -> int:
+        """How many files are whole."""
+        return sum(1 for file in self.files if file.transferred)
+
+    @property
+    def bytes_transferred(self) -> int:
+        """Durable bytes of all files."""
+        return sum(file.bytes_transferred for file in self.files)
+
+    @property
+    def bytes_total(self) -> int | None:
+        """Bytes of all files; None until every file's size is known (inventory J9); 0 without files."""
+        total = 0
+        for file in self.files:
+            if file.bytes_total is None:
+                return None
+            total += file.bytes_total
+        return total
+
+    @property
+    def has_work(self) -> bool:
+        """Whether any file is still to be fetched."""
+        return any(not file.transferred for file in self.files)

@@ -1,0 +1,170 @@
+"""Frames: one frozen dataclass is one message is one packet; nothing that does not fit its type gets through.
+
+A frame travels as a JSON array `[kind, {field: value}]` of ASCII characters.  Decoding checks every
+field against its annotation, so that a peer which is broken, or has been taken over, gets an error
+instead of a surprise.  Types that may stand in a frame: int, float, bool, str, None, tuples and
+unions of these, and other dataclasses registered with `part`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+MAX_FRAME_BYTES: Final = 128 * 1024
+"""Below the kernel's default socket buffer, which limits the size of one packet."""
+
+_T = TypeVar("_T")
+_Check = Callable[[Any], Any]
+
+
+class FrameError(Exception):
+    """A packet is not a frame that this side takes."""
+
+
+class Codec:
+    """The set of frames that travel on one sort of channel."""
+
+    def __init__(self) -> None:
+        self._kinds: dict[str, type] = {}
+        self._fields: dict[type, dict[str, tuple[_Check, bool]]] = {}
+
+    def frame(self, cls: type[_T]) -> type[_T]:
+        """Register a dataclass as a frame of this channel."""
+        if cls.__name__ in self._kinds:
+            raise AssertionError(f"two frames are called {cls.__name__}")
+        self._kinds[cls.__name__] = cls
+        return cls
+
+    def encode(self, message: object) -> bytes:
+        """Render a frame; raises FrameError when it is not registered or too large."""
+        if self._kinds.get(type(message).__name__) is not type(message):
+            raise FrameError(f"{type(message).__name__} does not travel here")
+        packet = json.dumps([type(message).__name__, _plain(message)], separators=(",", ":")).encode("ascii")
+        if len(packet) > MAX_FRAME_BYTES:
+            raise FrameError(f"{type(message).__name__} of {len(packet)} bytes is too large for one frame")
+        return packet
+
+    def decode(self, packet: bytes) -> object:
+        """Read a frame; raises FrameError for anything that is not exactly one."""
+        try:
+            document = json.loads(packet.decode("ascii"), parse_constant=_no_constant)
+        except (ValueError, RecursionError) as error:
+            raise FrameError(f"not a frame: {error}") from None
+        match document:
+            case [str(kind), dict(fields)]:
+                cls = self._kinds.get(kind)
+            case _:
+                raise FrameError("not a frame: no kind and fields")
+        if cls is None:
+            raise FrameError(f"{kind[:40]!r} does not travel here")
+        return self._build(cls, fields)
+
+    def _build(self, cls: type, fields: dict[str, Any]) -> object:
+        checks = self._fields.get(cls)
+        if checks is None:
+            checks = self._fields[cls] = self._checks(cls)
+        if not fields.keys() <= checks.keys():
+            raise FrameError(f"{cls.__name__} has unknown fields")
+        values = {}
+        for name, (check, required) in checks.items():
+            if name in fields:
+                values[name] = check(fields[name])
+            elif required:
+                raise FrameError(f"{cls.__name__} lacks {name}")
+        return cls(**values)
+
+    def _checks(self, cls: type) -> dict[str, tuple[_Check, bool]]:
+        hints = typing.get_type_hints(cls)
+        return {
+            field.name: (
+                self._check(hints[field.name], f"{cls.__name__}.{field.name}"),
+                field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING,
+            )
+            for field in dataclasses.fields(cls)
+        }
+
+    def _check(self, hint: Any, where: str) -> _Check:
+        if hint is type(None):
+            return _exactly(type(None), where)
+        if hint is float:
+            return _number(where)
+        if hint in (int, bool, str):
+            return _exactly(hint, where)
+        if typing.get_origin(hint) in (typing.Union, types.UnionType):
+            return _one_of([self._check(option, where) for option in typing.get_args(hint)], where)
+        if typing.get_origin(hint) is tuple:
+            item, ellipsis = typing.get_args(hint)
+            if ellipsis is not ...:
+                raise AssertionError(f"{where}: only tuples of one type travel")
+            return _many(self._check(item, where), where)
+        if dataclasses.is_dataclass(hint):
+            assert isinstance(hint, type)
+            return self._part(hint, where)
+        raise AssertionError(f"{where}: {hint} cannot travel")
+
+    def _part(self, cls: type, where: str) -> _Check:
+        def check(value: Any) -> Any:
+            if type(value) is not dict:
+                raise FrameError(f"{where} is no {cls.__name__}")
+            return self._build(cls, value)
+
+        return check
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number")
+
+
+def _exactly(cls: type, where: str) -> _Check:
+    def check(value: Any) -> Any:
+        if type(value) is not cls:
+            raise FrameError(f"{where} is no {cls.__name__}")
+        return value
+
+    return check
+
+
+def _number(where: str) -> _Check:
+    def check(value: Any) -> Any:
+        if type(value) not in (int, float):
+            raise FrameError(f"{where} is no number")
+        try:
+            return float(value)
+        except OverflowError:
+            raise FrameError(f"{where} is too large") from None
+
+    return check
+
+
+def _one_of(checks: list[_Check], where: str) -> _Check:
+    def check(value: Any) -> Any:
+        for option in checks:
+            try:
+                return option(value)
+            except FrameError:
+                continue
+        raise FrameError(f"{where} has a wrong type")
+
+    return check
+
+
+def _many(item: _Check, where: str) -> _Check:
+    def check(value: Any) -> Any:
+        if type(value) is not list:
+            raise FrameError(f"{where} is no list")
+        return tuple(item(element) for element in value)
+
+    return check

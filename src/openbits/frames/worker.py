@@ -1,0 +1,249 @@
+"""What service and worker say to each other.
+
+A *transfer* is one run of one job.  The service opens it with StartTransfer, hands over the files
+in TransferFiles frames (the last one says so), and may end it with StopTransfer.  The worker reports
+what is durable, and ends every transfer with exactly one TransferEnded.  An *operation* is a piece
+of work on files: the service sends one or more frames with the same number, the worker answers
+with one or more result frames, the last of which says so.
+
+Codes are names of the error table; an empty code means success.  Local names travel with
+`surrogateescape`.  Sizes are bytes, times seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from openbits.frames.codec import Codec
+
+SERVICE_TO_WORKER: Final = Codec()
+WORKER_TO_SERVICE: Final = Codec()
+
+
+# --- parts -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RangeSpec:
+    """A byte range; a length of -1 reaches to the end of the file."""
+
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileSpec:
+    """One file to fetch, and how far an earlier run came."""
+
+    index: int
+    remote_name: str
+    local_name: str
+    temporary_name: str
+    ranges: tuple[RangeSpec, ...] = ()
+    checksum: str = ""
+    durable_bytes: int = 0
+    """Bytes at the start of the temporary file that are known to be on the disk."""
+    size: int | None = None
+    """Size of the whole remote file as an earlier run saw it."""
+    etag: str | None = None
+    last_modified: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DoneFile:
+    """One file that is whole, verified and durable in its temporary file."""
+
+    index: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenameSpec:
+    """Give a finished temporary file its final name."""
+
+    index: int
+    temporary_name: str
+    local_name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileResult:
+    """How an operation went for one file; `message` is a sentence when it failed."""
+
+    index: int
+    error: str = ""
+    message: str = ""
+
+
+# --- service to worker -----------------------------------------------------------------------
+
+
+@SERVICE_TO_WORKER.frame
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartTransfer:
+    """Begin a run of a job."""
+
+    transfer: int
+    foreground: bool
+    file_concurrency: int
+    umask: int
+    stall_timeout_s: int
+    connect_timeout_s: int
+    break_patience_s: float
+    """How long a broken connection is taken up again without progress before the transfer fails."""
+    checkpoint_bytes: int
+    checkpoint_s: float
+    strict_http: bool
+    dynamic_content: bool
+    high_performance: bool
+    max_download_bytes: int | None
+    """How much more the job may fetch in this run."""
+    custom_headers: str
+
+
+@SERVICE_TO_WORKER.frame
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransferFiles:
+    """Files of a transfer, in the order in which they are to be fetched."""
+
+    transfer: int
+    files: tuple[FileSpec, ...]
+    last: bool
+
+
+@SERVICE_TO_WORKER.frame
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopTransfer:
+    """End a run: make durable what was received, report it, then TransferEnded."""
+
+    transfer: int
+
+
+@SERVICE_TO_WORKER.frame
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckDirectories:
+    """May the owner create files in these directories (full paths)? `index` of a result is the position."""
+
+    operation: int
+    paths: tuple[str, ...]
+
+
+@SERVICE_TO_WORKER.frame
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenameFiles:
+    """Put finished files under their names, durably; a file that already is there counts as done."""
+
+    operation: int
+    files: tuple[RenameSpec, ...]
+    last: bool
+
+
+@SERVICE_TO_WORKER.frame
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteFiles:
+    """Delete temporary files (full paths); a file that does not exist counts as done."""
+
+    operation: int
+    paths: tuple[str, ...]
+    last: bool
+
+
+# --- worker to service -----------------------------------------------------------------------
+
+
+@WORKER_TO_SERVICE.frame
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerReady:
+    """The worker runs, as the kernel tells it about itself."""
+
+    pid: int
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+
+
+@WORKER_TO_SERVICE.frame
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileStarted:
+    """The server has answered for a file: what it says of it, and where the transfer goes on."""
+
+    transfer: int
+    index: int
+    bytes_total: int | None
+    """Bytes that will stand in the local file: the whole file, or the sum of the ranges."""
+    size: int | None
+    """Size of the whole remote file."""
+    etag: str | None
+    last_modified: str | None
+    offset: int
+    """Bytes of the temporary file that are kept; 0 when the file starts from the beginning."""
+    restarted: str = ""
+    """Why bytes of an earlier run were dropped, as a sentence; empty when none were."""
+    resumable: bool = True
+    response_headers: str = ""
+    """The last response's header block, at most 16 KiB."""
+
+
+@WORKER_TO_SERVICE.frame
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileReceived:
+    """How many bytes of a file have come in; for people to see, not for the store."""
+
+    transfer: int
+    index: int
+    received_bytes: int
+
+
+@WORKER_TO_SERVICE.frame
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileDurable:
+    """A checkpoint: so many bytes at the start of the temporary file would survive a power cut."""
+
+    transfer: int
+    index: int
+    durable_bytes: int
+
+
+@WORKER_TO_SERVICE.frame
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilesDone:
+    """These files are whole and durable."""
+
+    transfer: int
+    files: tuple[DoneFile, ...]
+
+
+@WORKER_TO_SERVICE.frame
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransferBroken:
+    """A connection broke and is being taken up again; for `bits why`."""
+
+    transfer: int
+    index: int
+    message: str
+
+
+@WORKER_TO_SERVICE.frame
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransferEnded:
+    """The run is over: nothing of it is open any more. An empty error means done, or stopped as asked."""
+
+    transfer: int
+    error: str = ""
+    context: int = 0
+    message: str = ""
+    index: int | None = None
+    transient: bool = False
+    retry_after_s: int | None = None
+    """What the server asked for (Retry-After)."""
+
+
+@WORKER_TO_SERVICE.frame
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperationResults:
+    """Results of an operation; files that succeeded need not be listed."""
+
+    operation: int
+    results: tuple[FileResult, ...]
+    last: bool

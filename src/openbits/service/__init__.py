@@ -1,0 +1,1 @@
+"""The unprivileged program that keeps the queue."""

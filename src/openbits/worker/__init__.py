@@ -1,0 +1,1 @@
+"""One identity's transfers: the only program that touches the network and users' files."""
