@@ -1,0 +1,57 @@
+"""Where things stand when nobody says otherwise: the directories and sockets of both modes.
+
+Functions of the environment and nothing else: nothing is opened or created here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Final
+
+SOCKET_NAME: Final = "bitsd.sock"
+SYSTEM_RUNTIME_DIR: Final = "/run/openbits"
+SYSTEM_STATE_DIR: Final = "/var/lib/openbits"
+SYSTEM_CONFIG: Final = "/etc/openbits/bitsd.toml"
+SYSTEM_SOCKET: Final = f"{SYSTEM_RUNTIME_DIR}/{SOCKET_NAME}"
+
+
+def _home(environment: Mapping[str, str]) -> str:
+    home = environment.get("HOME", "")
+    return home if home.startswith("/") else os.path.expanduser("~")
+
+
+def _xdg(environment: Mapping[str, str], variable: str, below_home: str) -> str:
+    # The XDG specification: a path that is not absolute counts as not set.
+    value = environment.get(variable, "")
+    return value if value.startswith("/") else os.path.join(_home(environment), below_home)
+
+
+def user_state_dir(environment: Mapping[str, str] = os.environ) -> str:
+    """Where the per-user service keeps its jobs and its log: $XDG_STATE_HOME/openbits."""
+    return os.path.join(_xdg(environment, "XDG_STATE_HOME", ".local/state"), "openbits")
+
+
+def user_runtime_dir(environment: Mapping[str, str] = os.environ) -> str:
+    """Where the per-user service has its socket: $XDG_RUNTIME_DIR/openbits.
+
+    Without that variable (su, cron, containers) /run/user/UID is taken where it exists, so that both
+    meet in one place; else `run` in the state directory, because /tmp belongs to everybody.
+    """
+    runtime = environment.get("XDG_RUNTIME_DIR", "")
+    if runtime.startswith("/"):
+        return os.path.join(runtime, "openbits")
+    runtime = f"/run/user/{os.geteuid()}"
+    if os.path.isdir(runtime) and os.stat(runtime).st_uid == os.geteuid():
+        return os.path.join(runtime, "openbits")
+    return os.path.join(user_state_dir(environment), "run")
+
+
+def user_config(environment: Mapping[str, str] = os.environ) -> str:
+    """The configuration file of the per-user service: $XDG_CONFIG_HOME/openbits/bitsd.toml."""
+    return os.path.join(_xdg(environment, "XDG_CONFIG_HOME", ".config"), "openbits", "bitsd.toml")
+
+
+def user_socket(environment: Mapping[str, str] = os.environ) -> str:
+    """The socket of the per-user service."""
+    return os.path.join(user_runtime_dir(environment), SOCKET_NAME)
