@@ -1,0 +1,42 @@
+"""Who may do what with whose job (inventory M3, A1, A2, A4; architecture, section 4, rule 8).
+
+Each function returns, or raises E_ACCESSDENIED with the reason.  The caller is the one that the
+kernel vouches for; whether it may be served at all was decided when it connected.
+"""
+
+from __future__ import annotations
+
+from openbits.core.model import AccountKind, Caller, Owner
+from openbits.errors import BitsError
+
+
+def may_read(caller: Caller, owner: Owner) -> None:
+    """The owner and administrators may see a job (A1)."""
+    if not owns(caller, owner) and not caller.is_administrator:
+        raise BitsError(
+            "E_ACCESSDENIED", "the job belongs to another account: only its owner and administrators see it"
+        )
+
+
+def may_change(caller: Caller, owner: Owner) -> None:
+    """The owner and administrators may change a job; the system's own jobs are closed to all but root (A1, A4)."""
+    may_read(caller, owner)
+    if owner.kind is AccountKind.LOCAL_SYSTEM and caller.identity.uid != 0:
+        raise BitsError("E_ACCESSDENIED", "the job belongs to the system: only root may change it")
+
+
+def must_own(caller: Caller, owner: Owner, what: str) -> None:
+    """Some calls are the owner's alone, whoever else may change the job (A2); `what` names the call's object."""
+    if not owns(caller, owner):
+        raise BitsError("E_ACCESSDENIED", f"only the owner of the job may use {what}")
+
+
+def may_list_everyone(caller: Caller) -> None:
+    """Only administrators may enumerate the jobs of all accounts (M3)."""
+    if not caller.is_administrator:
+        raise BitsError("E_ACCESSDENIED", "only administrators may list the jobs of all accounts")
+
+
+def owns(caller: Caller, owner: Owner) -> bool:
+    """Whether the caller is the account that the job belongs to."""
+    return caller.identity.uid == owner.identity.uid

@@ -1,0 +1,210 @@
+"""What an owner may set on a job: one table, a row for each property, and nothing outside it.
+
+A change is all or nothing: either every value is good and allowed now, or nothing is changed and
+the error says which property it was (inventory J14–J20, J53, J60–J64, H5).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from openbits.core.model import JobType, Priority, Settings
+from openbits.core.names import check_custom_headers, check_description, check_display_name
+from openbits.errors import BitsError
+
+RETRY_DELAY_FLOOR_S: Final = 5
+LARGEST_DWORD: Final = 2**32 - 1
+LARGEST_SIZE_BYTES: Final = 2**63 - 1
+NOTIFY_FLAGS: Final = 0x3F
+COST_STATES: Final = 0xC000_00FF
+"""J69: eight states, RESERVED and OPTION_IGNORE_CONGESTION."""
+
+_BUS_NAME: Final = re.compile(r"[A-Za-z_-][A-Za-z0-9_-]*(?:\.[A-Za-z_-][A-Za-z0-9_-]*)+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettingsWindow:
+    """Where the job stands: some properties can be set only before something has happened."""
+
+    job_type: JobType = JobType.DOWNLOAD
+    was_resumed: bool = False
+    has_files: bool = False
+    has_ranges: bool = False
+
+
+_Check = Callable[[str, Any], Any]
+_Gate = Callable[[str, SettingsWindow], None]
+
+
+def change_settings(settings: Settings, changes: Mapping[str, Any], *, window: SettingsWindow) -> Settings:
+    """Return the settings with `changes`, keyed by property name, applied: all of them or none.
+
+    Raises BG_E_UNKNOWN_PROPERTY_ID for a name that is no property, E_INVALIDARG for a value of a
+    wrong type or outside its bounds, and what the property's own row says.
+    """
+    values: dict[str, Any] = {}
+    for name, value in changes.items():
+        row = _TABLE.get(name)
+        if row is None:
+            raise BitsError(
+                "BG_E_UNKNOWN_PROPERTY_ID", f"there is no property {ascii(name)[:80]}; there are {', '.join(_TABLE)}"
+            )
+        values[name] = row.check(name, value)
+        for gate in row.gates:
+            gate(name, window)
+    if values.get("dynamic_content") and window.has_ranges:
+        raise BitsError(
+            "BG_E_UNSUPPORTED_JOB_CONFIGURATION", "dynamic_content is not possible for a job that fetches byte ranges"
+        )
+    return dataclasses.replace(settings, **values)
+
+
+# --- values ----------------------------------------------------------------------------------
+
+
+def _wrong(name: str, wanted: str) -> BitsError:
+    return BitsError("E_INVALIDARG", f"{name} must be {wanted}")
+
+
+def _whole_number(low: int, high: int) -> _Check:
+    def check(name: str, value: Any) -> int:
+        if type(value) is not int or not low <= value <= high:
+            raise _wrong(name, f"a whole number from {low} to {high}")
+        return value
+
+    return check
+
+
+def _optional(check: _Check) -> _Check:
+    return lambda name, value: None if value is None else check(name, value)
+
+
+def _yes_or_no(name: str, value: Any) -> bool:
+    if type(value) is not bool:
+        raise _wrong(name, "true or false")
+    return value
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise _wrong(name, "a text")
+    return value
+
+
+def _display_name(name: str, value: Any) -> str:
+    text = _text(name, value)
+    check_display_name(text)
+    return text
+
+
+def _description(name: str, value: Any) -> str:
+    text = _text(name, value)
+    check_description(text)
+    return text
+
+
+def _priority(name: str, value: Any) -> Priority:
+    """J16: by its BITS name, in any case, or its number; one that does not exist is E_NOTIMPL."""
+    if isinstance(value, str):
+        found = Priority.__members__.get(value.upper())
+    elif isinstance(value, int) and not isinstance(value, bool):
+        found = next((priority for priority in Priority if priority == value), None)
+    else:
+        raise _wrong(name, "foreground, high, normal or low")
+    if found is None:
+        raise BitsError("E_NOTIMPL", "there is no such priority: use foreground, high, normal or low")
+    return found
+
+
+def _notify_flags(name: str, value: Any) -> int:
+    if type(value) is not int:
+        raise _wrong(name, "a whole number")
+    if value & ~NOTIFY_FLAGS or value < 0:
+        raise BitsError("E_NOTIMPL", f"notify_flags has bits that do not exist; all there are is {NOTIFY_FLAGS:#04x}")
+    return value
+
+
+def _retry_delay(name: str, value: Any) -> int:
+    """J19: what is below the floor is raised to it."""
+    return max(RETRY_DELAY_FLOOR_S, int(_whole_number(0, LARGEST_DWORD)(name, value)))
+
+
+def _cost_flags(name: str, value: Any) -> int:
+    flags = int(_whole_number(0, LARGEST_DWORD)(name, value))
+    if flags & ~COST_STATES:
+        raise _wrong(name, f"made of the cost states {COST_STATES:#010x}")
+    return flags
+
+
+def _bus_name(name: str, value: Any) -> str:
+    """J61: a well-known D-Bus name takes the place of a class identifier."""
+    if not isinstance(value, str) or len(value) > 255 or (value and not _BUS_NAME.fullmatch(value)):
+        raise _wrong(name, "a D-Bus name such as org.example.App, or empty")
+    return value
+
+
+def _max_download_size(name: str, value: Any) -> int:
+    if type(value) is not int:
+        raise _wrong(name, "a whole number")
+    if not 1 <= value <= LARGEST_SIZE_BYTES:
+        raise BitsError("BG_E_MAX_DOWNLOAD_SIZE_INVALID_VALUE", "max_download_size must be at least one byte")
+    return value
+
+
+def _custom_headers(name: str, value: Any) -> str:
+    """H5: null clears them."""
+    return "" if value is None else check_custom_headers(_text(name, value))
+
+
+# --- moments ---------------------------------------------------------------------------------
+
+
+def _for_downloads(name: str, window: SettingsWindow) -> None:
+    if window.job_type is not JobType.DOWNLOAD:
+        raise BitsError("BG_E_PROPERTY_SUPPORTED_FOR_DOWNLOAD_JOBS_ONLY", f"{name} exists for download jobs only")
+
+
+def _before_resume(name: str, window: SettingsWindow) -> None:
+    if window.was_resumed:
+        raise BitsError(
+            "BG_E_READ_ONLY_PROPERTY_AFTER_RESUME", f"{name} must be set before the job is resumed for the first time"
+        )
+
+
+def _before_files(name: str, window: SettingsWindow) -> None:
+    if window.has_files:
+        raise BitsError("BG_E_READ_ONLY_PROPERTY_AFTER_ADDFILE", f"{name} must be set before files are added")
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    check: _Check
+    gates: tuple[_Gate, ...] = ()
+
+
+_TABLE: Final[dict[str, _Row]] = {
+    "name": _Row(_display_name),
+    "description": _Row(_description),
+    "priority": _Row(_priority),
+    "minimum_retry_delay": _Row(_retry_delay),
+    "no_progress_timeout": _Row(_whole_number(0, LARGEST_DWORD)),
+    "maximum_download_time": _Row(_optional(_whole_number(0, LARGEST_DWORD))),
+    "notify_flags": _Row(_notify_flags),
+    "cost_flags": _Row(_optional(_cost_flags)),
+    "notification_clsid": _Row(_bus_name),
+    "dynamic_content": _Row(_yes_or_no, (_for_downloads, _before_resume)),
+    "high_performance": _Row(_yes_or_no, (_for_downloads, _before_files)),
+    "max_download_size": _Row(_optional(_max_download_size), (_for_downloads, _before_resume)),
+    "strict_http": _Row(_yes_or_no),
+    "file_concurrency": _Row(_whole_number(1, 64)),
+    "stall_timeout": _Row(_whole_number(1, 86_400)),
+    "umask": _Row(_whole_number(0, 0o777)),
+    "custom_headers": _Row(_custom_headers),
+}
+
+PROPERTY_NAMES: Final = tuple(_TABLE)
+"""Every property that can be set, in the order in which they are shown."""
