@@ -1,1 +1,97 @@
-"""OpenBITS: the Background Intelligent Transfer Service for Linux."""
+"""OpenBITS: the Background Intelligent Transfer Service for Linux.
+
+    import openbits
+
+    job = openbits.Manager().create_job("kernel")
+    job.add_file("https://cdn.kernel.org/pub/linux/kernel/v6.x/linux-6.12.tar.xz", "/srv/linux-6.12.tar.xz")
+    job.resume()
+    if job.wait() is openbits.JobState.TRANSFERRED:
+        job.complete()
+
+`openbits.aio` has the same with `await`.  Names are loaded when they are first used, because every program of the
+project imports this package, and most of them need none of the client.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from openbits.version import __version__
+
+if TYPE_CHECKING:
+    from openbits.client import aio
+    from openbits.client.enumerator import Enumerator
+    from openbits.client.manager import File, Job, Manager
+    from openbits.client.values import (
+        LENGTH_TO_EOF,
+        Event,
+        FileInfo,
+        FileProgress,
+        FileSpec,
+        JobErrorInfo,
+        JobInfo,
+        JobSpec,
+        JobState,
+        JobTimes,
+        JobType,
+        NotifyFlags,
+        Owner,
+        Priority,
+        Progress,
+        Range,
+        Result,
+    )
+    from openbits.errors import BitsError, ErrorContext
+
+__all__ = [
+    "LENGTH_TO_EOF",
+    "BitsError",
+    "Enumerator",
+    "ErrorContext",
+    "Event",
+    "File",
+    "FileInfo",
+    "FileProgress",
+    "FileSpec",
+    "Job",
+    "JobErrorInfo",
+    "JobInfo",
+    "JobSpec",
+    "JobState",
+    "JobTimes",
+    "JobType",
+    "Manager",
+    "NotifyFlags",
+    "Owner",
+    "Priority",
+    "Progress",
+    "Range",
+    "Result",
+    "__version__",
+    "aio",
+]
+
+_MODULES = {
+    "BitsError": "openbits.errors",
+    "Enumerator": "openbits.client.enumerator",
+    "ErrorContext": "openbits.errors",
+    "File": "openbits.client.manager",
+    "Job": "openbits.client.manager",
+    "Manager": "openbits.client.manager",
+}
+
+
+def __getattr__(name: str) -> Any:
+    import importlib  # noqa: PLC0415 - not needed by the programs that import a submodule
+
+    if name == "aio":
+        return importlib.import_module("openbits.client.aio")
+    if name not in __all__:
+        raise AttributeError(f"module 'openbits' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_MODULES.get(name, "openbits.client.values")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,253 @@
+"""The asyncio twin of the client: the same calls and the same objects, awaited.
+
+Calls, scripts, parsers and methods are shared with the blocking client; only the bytes travel by asyncio
+streams here.  Threads (asyncio.to_thread) would have been less code, but a call must carry the identity of the
+thread that makes it, and a wait must end at once when it is cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Collection, Generator
+from typing import Any, Final, Self, TypeVar
+
+from openbits.client.calls import Call, Script, events_target, stream_request
+from openbits.client.discovery import Endpoint
+from openbits.client.events import SILENCE_S, EventParser, Message, Reconnect, Refused
+from openbits.client.http1 import MalformedResponse, ResponseReader
+from openbits.client.objects import FileOperations, JobOperations, ManagerOperations
+from openbits.client.operations import Asynchronous
+from openbits.client.transport import CALL_TIMEOUT_S, READ_SIZE_BYTES, Answer, NoAnswer, StaleConnection, broken_call
+from openbits.client.values import SETTLED_STATES, Event, JobState, event_from
+from openbits.errors import BitsError
+
+T = TypeVar("T")
+
+MAX_IDLE: Final = 4
+
+
+class AsyncConnection:
+    """A connection that carries one request after the other."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def open(cls, endpoint: Endpoint) -> Self:
+        """Connect; raises what `Endpoint.connect` raises."""
+        # Connecting to a Unix socket takes microseconds; the thread that calls must do it, for its identity.
+        sock = endpoint.connect().detach()
+        sock.setblocking(False)
+        return cls(*await asyncio.open_unix_connection(sock=sock))
+
+    def is_stale(self) -> bool:
+        """Whether the service has closed the connection."""
+        return self._reader.at_eof() or self._writer.is_closing()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._writer.close()
+
+    async def send(self, request: bytes) -> None:
+        """Send a whole request; raises StaleConnection if that did not go."""
+        try:
+            self._writer.write(request)
+            await self._writer.drain()
+        except ConnectionError as error:
+            raise StaleConnection from error
+
+    async def read_some(self, reader: ResponseReader) -> None:
+        """Wait for bytes and feed them to the reader; raises NoAnswer or BitsError."""
+        try:
+            data = await self._reader.read(READ_SIZE_BYTES)
+        except OSError as error:
+            if not reader.started:
+                raise NoAnswer from error
+            raise broken_call(error.strerror) from error
+        if not data:
+            if not reader.started:
+                raise NoAnswer
+            raise broken_call("its answer ended in the middle")
+        try:
+            reader.feed(data)
+        except MalformedResponse as error:
+            raise broken_call(error) from error
+
+
+class AsyncSession:
+    """Carries out calls and scripts on the event loop."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self._idle: list[AsyncConnection] = []
+        self._pid = os.getpid()
+
+    def __repr__(self) -> str:
+        return f"<AsyncSession {self.endpoint!r}, {len(self._idle)} idle>"
+
+    async def perform(self, work: Call[T] | Script[T]) -> T:
+        """Carry out a call or a script and return its result; raises BitsError."""
+        if isinstance(work, Call):
+            return work.result(await self._exchange(work.encode(), repeatable=work.repeatable))
+        return await self._run(work)
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        while self._idle:
+            self._idle.pop().close()
+
+    async def _run(self, script: Generator[Call[Any], Any, T]) -> T:
+        try:
+            call = next(script)
+            while True:
+                try:
+                    result = await self.perform(call)
+                except BitsError as error:
+                    call = script.throw(error)
+                else:
+                    call = script.send(result)
+        except StopIteration as stop:
+            value: T = stop.value
+            return value
+
+    async def _take(self) -> AsyncConnection:
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.is_stale():
+                return connection
+            connection.close()
+        return await AsyncConnection.open(self.endpoint)
+
+    async def _exchange(self, request: bytes, *, repeatable: bool) -> Answer:
+        """Send a request and return the answer; the module `transport` says when it is sent twice."""
+        connection = await self._take()
+        for attempt in (1, 2):
+            try:
+                async with asyncio.timeout(CALL_TIMEOUT_S):
+                    await connection.send(request)
+                    reader = ResponseReader()
+                    while not reader.done:
+                        await connection.read_some(reader)
+            except (StaleConnection, NoAnswer) as error:
+                connection.close()
+                unsent = isinstance(error, StaleConnection)
+                if attempt == 2 or not (unsent or repeatable):
+                    raise broken_call("no answer came") from error
+            except TimeoutError as error:
+                connection.close()
+                raise broken_call("no answer came in time") from error
+            except BaseException:
+                connection.close()
+                raise
+            else:
+                if reader.keep_alive and len(self._idle) < MAX_IDLE:
+                    self._idle.append(connection)
+                else:
+                    connection.close()
+                return Answer(reader.status, reader.headers, reader.take_body())
+            connection = await AsyncConnection.open(self.endpoint)
+        raise AssertionError("the loop ends by itself")
+
+
+async def _messages(
+    endpoint: Endpoint, *, job_id: str | None = None, all_users: bool = False, after: int | None = None
+) -> AsyncIterator[Message]:
+    """Follow the event stream, taking it up again where it broke off (see `events`)."""
+    parser, reconnect = EventParser(), Reconnect()
+    was_connected = False
+    while True:
+        try:
+            begin = after if parser.last_id is None else None
+            target = events_target(job_id=job_id, all_users=all_users, after=begin)
+            connection = await AsyncConnection.open(endpoint)
+            was_connected = True
+            try:
+                await connection.send(stream_request(target, parser.last_id))
+                parser.begin()
+                async for message in _read_messages(connection, parser):
+                    reconnect.succeeded()
+                    yield message
+            finally:
+                connection.close()
+        except Refused as refused:
+            raise refused.error() from None
+        except (NoAnswer, StaleConnection, BitsError) as error:
+            pause_s = reconnect.pause_after_failure(time.monotonic()) if was_connected else None
+            if pause_s is None:
+                raise error if isinstance(error, BitsError) else broken_call("its events end at once") from error
+            await asyncio.sleep(pause_s)
+
+
+async def _read_messages(connection: AsyncConnection, parser: EventParser) -> AsyncIterator[Message]:
+    reader = ResponseReader()
+    while not reader.done:
+        try:
+            async with asyncio.timeout(SILENCE_S):
+                await connection.read_some(reader)
+        except TimeoutError:
+            raise broken_call("it fell silent") from None
+        if reader.status == 200:
+            for message in parser.feed(reader.take_body()):
+                yield message
+    if reader.status != 200:
+        raise Refused(Answer(reader.status, reader.headers, reader.take_body()))
+    raise NoAnswer
+
+
+class File(FileOperations, Asynchronous):
+    """A file of a job; as openbits.File, awaited."""
+
+
+class Job(JobOperations[File], Asynchronous):
+    """A job; as openbits.Job, awaited."""
+
+    _session: AsyncSession
+
+    def _file(self, index: int) -> File:
+        return File(self._session, self._id, index)
+
+    async def events(self) -> AsyncIterator[Event]:
+        """Follow the job: first a snapshot of it, then every event and its progress, without end."""
+        async for message in _messages(self._session.endpoint, job_id=self._id):
+            yield event_from(message.type, message.data)
+
+    async def wait(self, states: Collection[JobState] = SETTLED_STATES, timeout: float | None = None) -> JobState:  # noqa: ASYNC109 - as openbits.Job.wait has it
+        """Wait until the job is in one of `states`, or in a final one; raises TimeoutError."""
+        async with asyncio.timeout(timeout):
+            async for event in self.events():
+                if event.job and (event.job.state in states or event.job.state.is_final):
+                    return event.job.state
+        raise AssertionError("the event stream has no end")
+
+
+class Manager(ManagerOperations[Job], Asynchronous):
+    """The way to the service; as openbits.Manager, awaited. Belongs to one event loop."""
+
+    _session: AsyncSession
+
+    def __init__(self, socket: str | None = None) -> None:
+        self._session = AsyncSession(Endpoint(socket))
+
+    def __repr__(self) -> str:
+        return f"<Manager {self._session!r}>"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections; the manager may be used again."""
+        self._session.close()
+
+    def _job(self, job_id: str) -> Job:
+        return Job(self._session, job_id)
+
+    async def events(self, *, all_users: bool = False, after: int | None = None) -> AsyncIterator[Event]:
+        """Follow all jobs that the caller may see, without end; `after` 0 begins with the oldest event kept."""
+        async for message in _messages(self._session.endpoint, all_users=all_users, after=after):
+            yield event_from(message.type, message.data)

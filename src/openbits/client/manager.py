@@ -1,0 +1,85 @@
+"""The blocking client: Manager, Job, File.  Safe for threads."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterator
+from typing import Self
+
+from openbits.client.discovery import Endpoint
+from openbits.client.events import EventStream
+from openbits.client.objects import FileOperations, JobOperations, ManagerOperations
+from openbits.client.operations import Blocking
+from openbits.client.session import Session
+from openbits.client.values import SETTLED_STATES, Event, JobState, event_from
+
+
+class File(FileOperations, Blocking):
+    """A file of a job (inventory section 3)."""
+
+
+class Job(JobOperations[File], Blocking):
+    """A job (inventory section 2). The object is live: each method asks the service."""
+
+    _session: Session
+
+    def _file(self, index: int) -> File:
+        return File(self._session, self._id, index)
+
+    def events(self) -> Iterator[Event]:
+        """Follow the job: first a snapshot of it, then every event and its progress, without end."""
+        with EventStream(self._session.pool, job_id=self._id) as stream:
+            for message in stream:
+                yield event_from(message.type, message.data)
+
+    def wait(self, states: Collection[JobState] = SETTLED_STATES, timeout: float | None = None) -> JobState:
+        """Wait until the job is in one of `states` and return that state; raises TimeoutError.
+
+        When nothing is said: until TRANSFERRED, ERROR, ACKNOWLEDGED or CANCELLED. A job that reaches a final state
+        that was not asked for ends the wait as well, with that state: it can never reach another.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with EventStream(self._session.pool, job_id=self._id) as stream:
+            while True:
+                left = None if deadline is None else max(0.0, deadline - time.monotonic())
+                for message in stream.wait_messages(left):
+                    event = event_from(message.type, message.data)
+                    if event.job and (event.job.state in states or event.job.state.is_final):
+                        return event.job.state
+                if deadline is not None and time.monotonic() >= deadline:
+                    raise TimeoutError(f"job {self._id} was not in one of the states after {timeout} s")
+
+
+class Manager(ManagerOperations[Job], Blocking):
+    """IBackgroundCopyManager: the way to the service (inventory section 1).
+
+    `socket` is the path of its Unix socket; without it BITS_SOCKET, the system's service and the user's service are
+    looked for, in that order, at the first call. Raises ERROR_SERVICE_NOT_ACTIVE there if none answers.
+    """
+
+    _session: Session
+
+    def __init__(self, socket: str | None = None) -> None:
+        self._session = Session(Endpoint(socket))
+
+    def __repr__(self) -> str:
+        return f"<Manager {self._session!r}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections; the manager may be used again."""
+        self._session.close()
+
+    def _job(self, job_id: str) -> Job:
+        return Job(self._session, job_id)
+
+    def events(self, *, all_users: bool = False, after: int | None = None) -> Iterator[Event]:
+        """Follow all jobs that the caller may see, without end; `after` 0 begins with the oldest event kept."""
+        with EventStream(self._session.pool, all_users=all_users, after=after) as stream:
+            for message in stream:
+                yield event_from(message.type, message.data)
