@@ -1,0 +1,93 @@
+"""What goes into a store and comes out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from openbits.core.model import Job
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingEffect:
+    """Something that is still to be carried out; a start finds it again (the outbox)."""
+
+    id: int
+    job_id: str
+    kind: str
+    payload: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredEvent:
+    """Something that was written down about a job. Ids grow and are never given twice."""
+
+    id: int
+    time: float
+    kind: str
+    job_id: str
+    text: str
+    owner_uid: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobWrite:
+    """A job as it is from now on.
+
+    Of its files only those at the indices in `files` are written: a checkpoint of one file must not
+    cost a write of ten thousand.  A file that is new must be among them; files never go away.
+    """
+
+    job: Job
+    files: Collection[int]
+
+    @classmethod
+    def of_new(cls, job: Job) -> JobWrite:
+        """A job with all its files."""
+        return cls(job=job, files=range(len(job.files)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventPrune:
+    """Which events are no longer kept: those older than a time, and all but the newest `keep`."""
+
+    older_than: float
+    keep: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """One transaction. What is forgotten is forgotten, whatever else the batch says of it."""
+
+    jobs: Sequence[JobWrite] = ()
+    forgotten: Sequence[str] = ()
+    """Jobs to delete, with their files; their events stay."""
+    events: Sequence[StoredEvent] = ()
+    effects_added: Sequence[PendingEffect] = ()
+    effects_done: Sequence[int] = ()
+    prune: EventPrune | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """Everything that a start needs."""
+
+    jobs: list[Job]
+    """In the order in which they were created."""
+    effects: list[PendingEffect]
+    last_event_id: int
+    """The highest id that an event ever had; 0 when there was none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenReport:
+    """How opening went, for the log."""
+
+    set_aside: str | None = None
+    """Where an unusable store was moved to (M10); None when there was none."""
+    reason: str = ""
+    """Why it was unusable, as a sentence."""
+    created: bool = False
+    """Whether the store is a new one."""
+    migrated_from: int | None = None
+    """The version of the store, when it was older than this program."""

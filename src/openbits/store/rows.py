@@ -1,0 +1,251 @@
+"""How a job, a file, an event and an effect look as rows: whatever goes in comes out exactly as it was.
+
+Local names are stored as the bytes that they are.  Other texts that quote names, or come from a
+server, are stored as UTF-8 in which a lone surrogate is one more character, so that no text, however
+odd, can make a commit fail.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
+
+from openbits.core.model import (
+    AccountKind,
+    ByteRange,
+    Closing,
+    File,
+    Identity,
+    Job,
+    JobError,
+    JobState,
+    JobType,
+    Owner,
+    Priority,
+    Settings,
+    Validator,
+)
+from openbits.errors import ErrorContext, error_code
+from openbits.store.records import PendingEffect, StoredEvent
+
+Row = tuple[Any, ...]
+
+_SETTINGS: Final = tuple(field.name for field in dataclasses.fields(Settings))
+_NO_VALIDATOR: Final = Validator()
+
+
+class BadRow(Exception):
+    """A row is not what this program writes."""
+
+
+def _blob(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _text(blob: bytes) -> str:
+    return blob.decode("utf-8", "surrogatepass")
+
+
+def _optional_blob(text: str | None) -> bytes | None:
+    return None if text is None else text.encode("utf-8", "surrogatepass")
+
+
+def _optional_text(blob: bytes | None) -> str | None:
+    return None if blob is None else blob.decode("utf-8", "surrogatepass")
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+# --- jobs ------------------------------------------------------------------------------------
+
+
+def job_row(seq: int, job: Job) -> Row:
+    """Return the row of a job, without its files."""
+    owner, identity, settings, error = job.owner, job.owner.identity, job.settings, job.error
+    return (
+        seq,
+        job.id,
+        int(job.type),
+        int(job.state),
+        identity.uid,
+        identity.gid,
+        _json(identity.groups),
+        _blob(owner.name),
+        owner.kind.value,
+        _json({name: getattr(settings, name) for name in _SETTINGS}),
+        len(job.files),
+        None if error is None else _json(dataclasses.asdict(error)),
+        job.error_count,
+        job.created_at,
+        job.modified_at,
+        job.transferred_at,
+        job.ended_at,
+        job.was_resumed,
+        job.run,
+        job.active_s,
+        job.active_since,
+        job.retry_at,
+        job.no_progress_since,
+        None if job.closing is None else job.closing.value,
+        job.result,
+    )
+
+
+def read_jobs(jobs: Iterable[Row], files: Mapping[int, tuple[File, ...]]) -> Iterator[tuple[int, Job]]:
+    """Read jobs, each with the number of its row; `files` are those of each row. Raises BadRow."""
+    owners: dict[Row, Owner] = {}
+    for row in jobs:
+        try:
+            yield row[0], _read_job(row, files.get(row[0], ()), owners)
+        except (ValueError, TypeError, KeyError) as error:
+            raise BadRow(f"job {row[0]}: {error}") from error
+
+
+def _read_job(row: Row, files: tuple[File, ...], owners: dict[Row, Owner]) -> Job:
+    (
+        _seq, job_id, job_type, state, uid, gid, groups, owner_name, owner_kind, settings, file_count,
+        error, error_count, created_at, modified_at, transferred_at, ended_at, was_resumed, run,
+        active_s, active_since, retry_at, no_progress_since, closing, result,
+    ) = row  # fmt: skip
+    if file_count != len(files):
+        raise ValueError(f"has {len(files)} files instead of {file_count}")
+    # Ten thousand jobs have a handful of owners.
+    key = row[4:9]
+    owner = owners.get(key)
+    if owner is None:
+        owner = owners[key] = Owner(
+            identity=Identity(uid=uid, gid=gid, groups=tuple(json.loads(groups))),
+            name=_text(owner_name),
+            kind=AccountKind(owner_kind),
+        )
+    return Job(
+        id=job_id,
+        type=JobType(job_type),
+        owner=owner,
+        settings=_read_settings(settings),
+        state=JobState(state),
+        files=files,
+        error=None if error is None else _read_error(error),
+        error_count=error_count,
+        created_at=created_at,
+        modified_at=modified_at,
+        transferred_at=transferred_at,
+        ended_at=ended_at,
+        was_resumed=bool(was_resumed),
+        run=run,
+        active_s=active_s,
+        active_since=active_since,
+        retry_at=retry_at,
+        no_progress_since=no_progress_since,
+        closing=None if closing is None else Closing(closing),
+        result=result,
+    )
+
+
+def _read_settings(text: str) -> Settings:
+    values = json.loads(text)
+    values["priority"] = Priority(values["priority"])
+    return Settings(**values)
+
+
+def _read_error(text: str) -> JobError:
+    values = json.loads(text)
+    values["context"] = ErrorContext(values["context"])
+    error_code(values["name"])
+    return JobError(**values)
+
+
+# --- files -----------------------------------------------------------------------------------
+
+
+def file_row(seq: int, index: int, file: File) -> Row:
+    """Return the row of a file of the job in row `seq`."""
+    return (
+        seq,
+        index,
+        _blob(file.remote_name),
+        file.local_name.encode("utf-8", "surrogateescape"),
+        file.temporary_name.encode("utf-8", "surrogateescape"),
+        _json([(each.offset, each.length) for each in file.ranges]) if file.ranges else None,
+        file.checksum,
+        file.bytes_total,
+        file.bytes_transferred,
+        _optional_blob(file.validator.etag),
+        _optional_blob(file.validator.last_modified),
+        file.validator.size,
+        file.transferred,
+        file.completed,
+        file.validation,
+        file.resumable,
+        file.restarts,
+        _blob(file.response_headers),
+    )
+
+
+def read_files(rows: Iterable[Row]) -> dict[int, tuple[File, ...]]:
+    """Return the files of each job's row; `rows` come by job and index. Raises BadRow."""
+    files: dict[int, list[File]] = {}
+    for row in rows:
+        of_job = files.setdefault(row[0], [])
+        if row[1] != len(of_job):
+            raise BadRow(f"job {row[0]} lacks file {len(of_job)}")
+        try:
+            of_job.append(_read_file(row))
+        except (ValueError, TypeError, KeyError) as error:
+            raise BadRow(f"job {row[0]}, file {row[1]}: {error}") from error
+    return {seq: tuple(of_job) for seq, of_job in files.items()}
+
+
+def _read_file(row: Row) -> File:
+    (
+        _job, _idx, remote_name, local_name, temporary_name, ranges, checksum, bytes_total, bytes_transferred,
+        etag, last_modified, size, transferred, completed, validation, resumable, restarts, response_headers,
+    ) = row  # fmt: skip
+    validator = _NO_VALIDATOR
+    if etag is not None or last_modified is not None or size is not None:
+        validator = Validator(etag=_optional_text(etag), last_modified=_optional_text(last_modified), size=size)
+    return File(
+        remote_name=_text(remote_name),
+        local_name=local_name.decode("utf-8", "surrogateescape"),
+        temporary_name=temporary_name.decode("utf-8", "surrogateescape"),
+        ranges=() if ranges is None else tuple(ByteRange(offset, length) for offset, length in json.loads(ranges)),
+        checksum=checksum,
+        bytes_total=bytes_total,
+        bytes_transferred=bytes_transferred,
+        validator=validator,
+        transferred=bool(transferred),
+        completed=bool(completed),
+        validation=None if validation is None else bool(validation),
+        resumable=None if resumable is None else bool(resumable),
+        restarts=restarts,
+        response_headers=_text(response_headers),
+    )
+
+
+# --- events and effects ----------------------------------------------------------------------
+
+
+def event_row(event: StoredEvent) -> Row:
+    """Return the row of an event."""
+    return event.id, event.time, event.kind, event.job_id, _blob(event.text), event.owner_uid
+
+
+def read_event(row: Row) -> StoredEvent:
+    """Read an event."""
+    event_id, time, kind, job_id, text, owner_uid = row
+    return StoredEvent(id=event_id, time=time, kind=kind, job_id=job_id, text=_text(text), owner_uid=owner_uid)
+
+
+def effect_row(effect: PendingEffect) -> Row:
+    """Return the row of an effect."""
+    return effect.id, effect.job_id, effect.kind, _blob(effect.payload)
+
+
+def read_effect(row: Row) -> PendingEffect:
+    """Read an effect."""
+    effect_id, job_id, kind, payload = row
+    return PendingEffect(id=effect_id, job_id=job_id, kind=kind, payload=_text(payload))

@@ -1,0 +1,74 @@
+-- name: upsert_job
+INSERT INTO jobs (
+    seq, id, type, state, owner_uid, owner_gid, owner_groups, owner_name, owner_kind, settings, file_count,
+    error, error_count, created_at, modified_at, transferred_at, ended_at, was_resumed, run,
+    active_s, active_since, retry_at, no_progress_since, closing, result
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (seq) DO UPDATE SET
+    state = excluded.state,
+    owner_uid = excluded.owner_uid,
+    owner_gid = excluded.owner_gid,
+    owner_groups = excluded.owner_groups,
+    owner_name = excluded.owner_name,
+    owner_kind = excluded.owner_kind,
+    settings = excluded.settings,
+    file_count = excluded.file_count,
+    error = excluded.error,
+    error_count = excluded.error_count,
+    created_at = excluded.created_at,
+    modified_at = excluded.modified_at,
+    transferred_at = excluded.transferred_at,
+    ended_at = excluded.ended_at,
+    was_resumed = excluded.was_resumed,
+    run = excluded.run,
+    active_s = excluded.active_s,
+    active_since = excluded.active_since,
+    retry_at = excluded.retry_at,
+    no_progress_since = excluded.no_progress_since,
+    closing = excluded.closing,
+    result = excluded.result;
+
+-- name: load_jobs
+SELECT
+    seq, id, type, state, owner_uid, owner_gid, owner_groups, owner_name, owner_kind, settings, file_count,
+    error, error_count, created_at, modified_at, transferred_at, ended_at, was_resumed, run,
+    active_s, active_since, retry_at, no_progress_since, closing, result
+FROM jobs ORDER BY seq;
+
+-- name: load_places
+SELECT id, seq, file_count FROM jobs;
+
+-- name: delete_job
+DELETE FROM jobs WHERE seq = ?;
+
+-- name: upsert_file
+INSERT INTO files (
+    job, idx, remote_name, local_name, temporary_name, ranges, checksum, bytes_total, bytes_transferred,
+    etag, last_modified, remote_size, transferred, completed, validation, resumable, restarts, response_headers
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (job, idx) DO UPDATE SET
+    remote_name = excluded.remote_name,
+    local_name = excluded.local_name,
+    temporary_name = excluded.temporary_name,
+    ranges = excluded.ranges,
+    checksum = excluded.checksum,
+    bytes_total = excluded.bytes_total,
+    bytes_transferred = excluded.bytes_transferred,
+    etag = excluded.etag,
+    last_modified = excluded.last_modified,
+    remote_size = excluded.remote_size,
+    transferred = excluded.transferred,
+    completed = excluded.completed,
+    validation = excluded.validation,
+    resumable = excluded.resumable,
+    restarts = excluded.restarts,
+    response_headers = excluded.response_headers;
+
+-- name: load_files
+SELECT
+    job, idx, remote_name, local_name, temporary_name, ranges, checksum, bytes_total, bytes_transferred,
+    etag, last_modified, remote_size, transferred, completed, validation, resumable, restarts, response_headers
+FROM files ORDER BY job, idx;
+
+-- name: delete_files
+DELETE FROM files WHERE job = ?;
