@@ -5,7 +5,7 @@ Times are ISO 8601 UTC, sizes bytes, durations seconds, names of states and erro
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -50,7 +50,7 @@ class FileIn(Request):
 
     remote_name: str
     local_name: str
-    ranges: Annotated[list[RangeIn], msgspec.Meta(max_length=100_000)] = []
+    ranges: Annotated[list[RangeIn], msgspec.Meta(max_length=100_000)] | None = None
     checksum: str | None = None
 
 
@@ -81,7 +81,8 @@ class JobIn(Request):
 
     name: str
     type: JobTypeName = "download"
-    settings: SettingsIn = msgspec.field(default_factory=SettingsIn)
+    settings: dict[str, Any] = {}
+    """Properties by name, as in SettingsIn; `name` stands beside them, not among them."""
     files: Annotated[list[FileIn], msgspec.Meta(max_length=MAX_FILES_PER_CALL)] = []
     resume: bool = False
 

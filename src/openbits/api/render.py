@@ -1,0 +1,203 @@
+"""Jobs, files and errors as the local API shows them. Secrets are hidden here, and nowhere later."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from typing import Any
+
+import msgspec
+
+from openbits.api import wire
+from openbits.core import access
+from openbits.core.model import Caller, File, Job, JobError, JobState, JobType, Priority
+from openbits.core.names import public_url
+from openbits.errors import BitsError
+from openbits.service.calls import Outcome
+from openbits.service.manager import Manager
+from openbits.service.records import EventRecord, ProgressReport
+
+_TYPES: dict[JobType, wire.JobTypeName] = {
+    JobType.DOWNLOAD: "download",
+    JobType.UPLOAD: "upload",
+    JobType.UPLOAD_REPLY: "upload-reply",
+}
+TYPES_BY_NAME = {name: job_type for job_type, name in _TYPES.items()}
+_PRIORITIES: dict[Priority, wire.PriorityName] = {
+    Priority.FOREGROUND: "foreground",
+    Priority.HIGH: "high",
+    Priority.NORMAL: "normal",
+    Priority.LOW: "low",
+}
+_STATES: dict[JobState, wire.StateName] = {
+    JobState.QUEUED: "QUEUED",
+    JobState.CONNECTING: "CONNECTING",
+    JobState.TRANSFERRING: "TRANSFERRING",
+    JobState.SUSPENDED: "SUSPENDED",
+    JobState.ERROR: "ERROR",
+    JobState.TRANSIENT_ERROR: "TRANSIENT_ERROR",
+    JobState.TRANSFERRED: "TRANSFERRED",
+    JobState.ACKNOWLEDGED: "ACKNOWLEDGED",
+    JobState.CANCELLED: "CANCELLED",
+}
+_ERROR_STATES = frozenset({JobState.ERROR, JobState.TRANSIENT_ERROR, JobState.QUEUED, JobState.CONNECTING})
+
+
+def to_json(document: Any) -> bytes:
+    """Render an answer; names that are no valid Unicode keep their bytes as lone surrogates."""
+    try:
+        return msgspec.json.encode(document)
+    except UnicodeEncodeError:
+        return json.dumps(msgspec.to_builtins(document), separators=(",", ":")).encode("ascii")
+
+
+def iso_time(seconds: float) -> str:
+    """ISO 8601, UTC, to the millisecond."""
+    moment = dt.datetime.fromtimestamp(seconds, tz=dt.UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _iso_or_none(seconds: float | None) -> str | None:
+    return None if seconds is None else iso_time(seconds)
+
+
+def error_of(job: Job) -> JobError | None:
+    """The error that GetError gives in the job's state (J12)."""
+    return job.error if job.state in _ERROR_STATES else None
+
+
+def error_out(job: Job, error: JobError) -> wire.ErrorOut:
+    """Render a job's error."""
+    file = None
+    if error.file_index is not None and error.file_index < len(job.files):
+        file = job.files[error.file_index]
+    return wire.ErrorOut(
+        code=error.name,
+        hresult=error.code.hresult,
+        context=error.context.name,
+        context_code=int(error.context),
+        message=error.message,
+        protocol=error.protocol,
+        file=error.file_index,
+        remote_name=public_url(file.remote_name) if file else None,
+        local_name=file.local_name if file else None,
+    )
+
+
+def job_out(manager: Manager, job: Job) -> wire.JobOut:
+    """Render a job for a list."""
+    return wire.JobOut(**_job_fields(manager, job))
+
+
+def _job_fields(manager: Manager, job: Job) -> dict[str, Any]:
+    error = error_of(job)
+    settings = job.settings
+    return {
+        "id": job.id,
+        "name": settings.name,
+        "type": _TYPES[job.type],
+        "state": _STATES[job.state],
+        "owner": wire.OwnerOut(uid=job.owner.identity.uid, name=job.owner.name, kind=job.owner.kind.value),
+        "priority": _PRIORITIES[settings.priority],
+        "description": settings.description,
+        "bytes_total": job.bytes_total,
+        "bytes_transferred": manager.received_bytes(job),
+        "files_total": len(job.files),
+        "files_transferred": job.files_transferred,
+        "error": error_out(job, error) if error else None,
+        "error_count": job.error_count,
+        "creation_time": iso_time(job.created_at),
+        "modification_time": iso_time(job.modified_at),
+        "transfer_completion_time": _iso_or_none(job.transferred_at),
+        "retry_time": _iso_or_none(job.retry_at),
+        "result": job.result or None,
+    }
+
+
+def job_detail(manager: Manager, job: Job, caller: Caller) -> wire.JobDetail:
+    """Render a job with its properties; custom headers are for the owner's eyes only (A2)."""
+    settings = job.settings
+    shown = wire.SettingsOut(
+        name=settings.name,
+        description=settings.description,
+        priority=_PRIORITIES[settings.priority],
+        minimum_retry_delay=settings.minimum_retry_delay,
+        no_progress_timeout=settings.no_progress_timeout,
+        maximum_download_time=settings.maximum_download_time,
+        notify_flags=settings.notify_flags,
+        cost_flags=settings.cost_flags,
+        notification_clsid=settings.notification_clsid,
+        dynamic_content=settings.dynamic_content,
+        high_performance=settings.high_performance,
+        max_download_size=settings.max_download_size,
+        strict_http=settings.strict_http,
+        file_concurrency=settings.file_concurrency,
+        stall_timeout=settings.stall_timeout,
+        umask=settings.umask,
+        custom_headers=settings.custom_headers if access.owns(caller, job.owner) else None,
+    )
+    return wire.JobDetail(**_job_fields(manager, job), settings=shown)
+
+
+def file_out(manager: Manager, job: Job, index: int) -> wire.FileOut:
+    """Render a file."""
+    file: File = job.files[index]
+    return wire.FileOut(
+        index=index,
+        remote_name=public_url(file.remote_name),
+        local_name=file.local_name,
+        temporary_name=file.temporary_name,
+        bytes_total=file.bytes_total,
+        bytes_transferred=manager.file_received_bytes(job, index),
+        completed=file.completed,
+        transferred=file.transferred,
+        ranges=[wire.RangeOut(offset=item.offset, length=item.length) for item in file.ranges],
+        checksum=file.checksum,
+        validation_state=file.validation,
+        resumable=file.resumable,
+        restarts=file.restarts,
+        response_headers=file.response_headers,
+    )
+
+
+def verb_result(manager: Manager, outcome: Outcome) -> wire.VerbResult:
+    """Render how a call ended."""
+    code = BitsError(outcome.result).code
+    return wire.VerbResult(result=code.name, hresult=code.hresult, job=job_out(manager, outcome.job))
+
+
+def event_out(manager: Manager, record: EventRecord) -> wire.EventOut:
+    """Render an event of the stream."""
+    return wire.EventOut(
+        id=record.id,
+        time=iso_time(record.time),
+        kind=record.kind,
+        job_id=record.job_id,
+        text=record.text,
+        job=job_out(manager, record.job) if record.job is not None else None,
+    )
+
+
+def progress_out(report: ProgressReport) -> dict[str, Any]:
+    """Render a progress report."""
+    return {
+        "job_id": report.job_id,
+        "bytes_transferred": report.bytes_transferred,
+        "bytes_total": report.bytes_total,
+        "files_transferred": report.files_transferred,
+        "files_total": report.files_total,
+    }
+
+
+def problem(error: BitsError, status: int | None = None) -> wire.Problem:
+    """Render an error as RFC 9457 has it."""
+    code = error.code
+    return wire.Problem(
+        type="about:blank",
+        title=code.text,
+        status=code.http_status if status is None else status,
+        detail=error.message,
+        code=code.name,
+        hresult=code.hresult,
+        exit_code=int(code.exit_code),
+    )

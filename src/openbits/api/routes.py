@@ -1,0 +1,170 @@
+"""Every call of the local API, as data: the server serves this table, and the OpenAPI page is drawn from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from openbits.api import wire
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameter:
+    """A query parameter."""
+
+    name: str
+    kind: type[int | bool | str]
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One call: `handler` is the name of a method of api.handlers.Handlers."""
+
+    method: str
+    path: str
+    handler: str
+    text: str
+    answer: Any
+    body: Any = None
+    status: int = 200
+    query: tuple[Parameter, ...] = ()
+    media_type: str = "application/json"
+
+
+_LIMIT = Parameter(name="limit", kind=int, text="how many at most: 1 to 10,000, default 500")
+_ALL_USERS = Parameter(name="all_users", kind=bool, text="the jobs of all accounts; administrators only")
+_JOB = "/v1/jobs/{job_id}"
+
+ROUTES: tuple[Route, ...] = (
+    Route(method="GET", path="/v1/version", handler="version", text="What answers.", answer=wire.VersionOut),
+    Route(
+        method="GET",
+        path="/v1/whoami",
+        handler="whoami",
+        text="The caller, as the kernel tells it.",
+        answer=wire.WhoAmI,
+    ),
+    Route(method="GET", path="/v1/doctor", handler="doctor", text="The service's health.", answer=wire.Doctor),
+    Route(
+        method="GET", path="/v1/statistics", handler="statistics", text="Counters, for people.", answer=dict[str, int]
+    ),
+    Route(
+        method="GET",
+        path="/v1/errors/{code}",
+        handler="error_description",
+        text="What an error means, by name or HRESULT (M4).",
+        answer=wire.ErrorDescription,
+    ),
+    Route(
+        method="GET",
+        path="/v1/jobs",
+        handler="list_jobs",
+        text="Jobs, oldest first, in pages (M3).",
+        answer=wire.JobPage,
+        query=(
+            _ALL_USERS,
+            _LIMIT,
+            Parameter(name="after", kind=str, text="the cursor that the last page gave"),
+            Parameter(name="name", kind=str, text="only jobs of this display name"),
+            Parameter(name="history", kind=bool, text="also jobs that have ended and are still kept"),
+        ),
+    ),
+    Route(
+        method="POST",
+        path="/v1/jobs",
+        handler="create_job",
+        text="Create a job; with files and `resume`, a whole download (M1, J2, J5).",
+        body=wire.JobIn,
+        answer=wire.Created,
+        status=201,
+    ),
+    Route(
+        method="POST",
+        path="/v1/jobs/batch",
+        handler="create_jobs",
+        text="Create several jobs, all or none.",
+        body=wire.JobsIn,
+        answer=wire.CreatedMany,
+        status=201,
+    ),
+    Route(method="GET", path=_JOB, handler="get_job", text="A job and its properties (M2).", answer=wire.JobDetail),
+    Route(
+        method="PATCH",
+        path=_JOB,
+        handler="change_settings",
+        text="Set properties, all or none (J14–J20, J53, J60–J64).",
+        body=wire.SettingsIn,
+        answer=wire.VerbResult,
+    ),
+    Route(
+        method="GET",
+        path=f"{_JOB}/files",
+        handler="list_files",
+        text="Files of a job, in pages (J3).",
+        answer=wire.FilePage,
+        query=(_LIMIT, Parameter(name="after", kind=int, text="the index that the last page gave")),
+    ),
+    Route(
+        method="POST",
+        path=f"{_JOB}/files",
+        handler="add_files",
+        text="Add files, all or none (J1, J2, J41).",
+        body=wire.FilesIn,
+        answer=wire.VerbResult,
+    ),
+    Route(
+        method="GET", path=f"{_JOB}/files/{{index}}", handler="get_file", text="A file (F1–F7).", answer=wire.FileOut
+    ),
+    Route(
+        method="PATCH",
+        path=f"{_JOB}/files/{{index}}",
+        handler="change_file",
+        text="Set the remote name or the validation state of a file (F4, F6).",
+        body=wire.FileChange,
+        answer=wire.VerbResult,
+    ),
+    Route(
+        method="POST",
+        path=f"{_JOB}/replace-remote-prefix",
+        handler="replace_remote_prefix",
+        text="Replace the beginning of all remote names; S_FALSE when none begins so (J40).",
+        body=wire.PrefixIn,
+        answer=wire.VerbResult,
+    ),
+    Route(method="POST", path=f"{_JOB}/resume", handler="resume", text="Queue the job (J5).", answer=wire.VerbResult),
+    Route(method="POST", path=f"{_JOB}/suspend", handler="suspend", text="Stop the job (J4).", answer=wire.VerbResult),
+    Route(
+        method="POST",
+        path=f"{_JOB}/cancel",
+        handler="cancel",
+        text="End the job and delete its files (J6).",
+        answer=wire.VerbResult,
+    ),
+    Route(
+        method="POST",
+        path=f"{_JOB}/complete",
+        handler="complete",
+        text="End the job and put its files under their names (J7).",
+        answer=wire.VerbResult,
+    ),
+    Route(
+        method="GET", path=f"{_JOB}/error", handler="get_error", text="Why the job failed (J12).", answer=wire.ErrorOut
+    ),
+    Route(method="GET", path=f"{_JOB}/why", handler="why", text="What the job waits for.", answer=wire.Why),
+    Route(
+        method="GET",
+        path="/v1/events",
+        handler="events",
+        text="What happens, as server-sent events; `Last-Event-ID` or `after` continues a stream.",
+        answer=wire.EventOut,
+        media_type="text/event-stream",
+        query=(
+            _ALL_USERS,
+            Parameter(name="job", kind=str, text="only this job; begins with a snapshot of it"),
+            Parameter(name="after", kind=int, text="begin with the kept events after this one"),
+            Parameter(name="follow", kind=bool, text="whether to go on with what happens; default true"),
+        ),
+    ),
+    Route(method="GET", path="/v1/openapi.json", handler="openapi", text="This description.", answer=dict[str, Any]),
+)

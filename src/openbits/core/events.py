@@ -1,0 +1,236 @@
+"""What can happen to a job, and what has to be done about it: frozen facts in, frozen intents out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from openbits.core.model import Closing, File, Identity, Job, Settings, Validator
+from openbits.errors import ErrorContext
+
+# --- events: a caller's verbs --------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """J5."""
+
+
+@dataclass(frozen=True, slots=True)
+class Suspend:
+    """J4."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """J6."""
+
+
+@dataclass(frozen=True, slots=True)
+class Complete:
+    """J7."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddFiles:
+    """J1, J2, J41: checked files, with their temporary names."""
+
+    files: tuple[File, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangeSettings:
+    """Checked new settings."""
+
+    settings: Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenameRemote:
+    """F4, J40: (file index, checked new remote name) of files that are not finished."""
+
+    names: tuple[tuple[int, str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetValidation:
+    """F6: the application's word on a finished file."""
+
+    index: int
+    valid: bool
+
+
+# --- events: scheduler, timers, conditions ---------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SlotGranted:
+    """S1."""
+
+
+@dataclass(frozen=True, slots=True)
+class SlotTaken:
+    """S3: the time slice is over, or a higher priority needs the slot."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadlineReached:
+    """The time that `lifecycle.deadline` named has come."""
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkChanged:
+    """The environment's `has_network` is not what it was (S5, S6)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceStarted:
+    """The service reads the job from the store after a restart."""
+
+
+# --- events: a worker's reports -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileAnswered:
+    """The server answered for a file."""
+
+    run: int
+    index: int
+    bytes_total: int | None
+    validator: Validator
+    offset: int
+    restarted: str
+    resumable: bool
+    response_headers: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileCheckpoint:
+    """So many bytes of a file are durable."""
+
+    run: int
+    index: int
+    durable_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilesFetched:
+    """(index, size) of files that are whole, verified and durable."""
+
+    run: int
+    files: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why a run ended."""
+
+    name: str
+    context: ErrorContext
+    message: str
+    transient: bool
+    index: int | None = None
+    retry_after_s: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEnded:
+    """A run is over; without a failure it did all it was given."""
+
+    run: int
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerLost:
+    """The worker died under a run; `idle_s` is how long there has been no progress."""
+
+    run: int
+    idle_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilesFinished:
+    """The owner's worker has done what `job.closing` asked for.
+
+    `renamed` files stand under their names; `failed` says which could not be put there and why;
+    `left_over` names temporary files that could not be deleted.
+    """
+
+    renamed: tuple[int, ...] = ()
+    failed: tuple[tuple[int, str, str], ...] = ()
+    left_over: tuple[str, ...] = ()
+
+
+Event = (
+    Resume
+    | Suspend
+    | Cancel
+    | Complete
+    | AddFiles
+    | ChangeSettings
+    | RenameRemote
+    | SetValidation
+    | SlotGranted
+    | SlotTaken
+    | DeadlineReached
+    | NetworkChanged
+    | ServiceStarted
+    | FileAnswered
+    | FileCheckpoint
+    | FilesFetched
+    | RunEnded
+    | WorkerLost
+    | FilesFinished
+)
+
+
+# --- effects ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartRun:
+    """Let a worker of the owner fetch what is missing. Not kept: a restart schedules anew."""
+
+    job_id: str
+    run: int
+    identity: Identity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopRun:
+    """Let the worker make durable what it has and stop. Not kept."""
+
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishFiles:
+    """Rename or delete the job's files. Kept in the outbox until FilesFinished is written down."""
+
+    job_id: str
+    closing: Closing
+
+
+Effect = StartRun | StopRun | FinishFiles
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A line of the event log."""
+
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What an event makes of a job: the new value and what to do after it is written down."""
+
+    job: Job
+    effects: tuple[Effect, ...] = ()
+    entries: tuple[Entry, ...] = ()
+    changed_files: tuple[int, ...] = ()
+    """Indices of files whose values changed."""
+    forget: bool = field(default=False)
+    """The retention time of a final job is over: drop it."""

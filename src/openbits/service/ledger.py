@@ -1,0 +1,305 @@
+"""The ledger: every change of a job is applied, written down and only then acted upon, here and nowhere else.
+
+    change ▸ core.lifecycle.apply ▸ one transaction {jobs, events, effects} ▸ commit ▸ perform the effects
+
+What is in `jobs` is always what is on the disk.  Changes that come while a transaction is being
+written share the next one.  A change that raises leaves no trace; a transaction that fails takes the
+callers' changes with it, and keeps what the workers reported until it can be written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from openbits.core.events import Effect, Event, FilesFinished, FinishFiles, Step
+from openbits.core.lifecycle import Environment, apply
+from openbits.core.model import Closing, Job
+from openbits.errors import BitsError
+from openbits.service.records import EventRecord
+from openbits.store.records import Batch, JobWrite, PendingEffect, StoredEvent
+from openbits.store.store import Store, StoreError, StoreFull
+
+log = logging.getLogger(__name__)
+
+RETRY_FULL_STORE_S = 5.0
+MAX_CHANGES_PER_COMMIT = 2000
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What one transaction changed, for those who act on it."""
+
+    before: Mapping[str, Job | None]
+    after: Mapping[str, Job | None]
+    """The job after the transaction; None when it was forgotten."""
+    effects: Sequence[Effect]
+    events: Sequence[EventRecord]
+
+
+class Draft:
+    """The jobs as they will be if the change at hand is written down."""
+
+    def __init__(self, jobs: Mapping[str, Job], below: Draft | None, env: Environment) -> None:
+        self._jobs = jobs
+        self._below = below
+        self.env = env
+        self.written: dict[str, Job | None] = {}
+        self.changed_files: dict[str, set[int]] = {}
+        self.created: set[str] = set()
+        self.entries: list[tuple[str, str, str]] = []
+        self.effects: list[Effect] = []
+        self.outbox: dict[str, Closing | None] = {}
+        """What is left to be done with a job's files after this change; None: nothing any more."""
+
+    def get(self, job_id: str) -> Job | None:
+        """Return a job as this change sees it."""
+        if job_id in self.written:
+            return self.written[job_id]
+        return self._below.get(job_id) if self._below is not None else self._jobs.get(job_id)
+
+    def create(self, job: Job) -> None:
+        """Add a new job."""
+        self.written[job.id] = job
+        self.created.add(job.id)
+        self.changed_files[job.id] = set(range(len(job.files)))
+        self.entries.append((job.id, "created", f"created by {job.owner.name}: {job.settings.name}"))
+
+    def apply(self, job_id: str, event: Event) -> Job | None:
+        """Apply an event to a job; return the job after it, or None when there is no such job."""
+        job = self.get(job_id)
+        if job is None:
+            return None
+        step = apply(job, event, self.env)
+        if step is None:
+            return job
+        if isinstance(event, FilesFinished):
+            self.outbox[job_id] = None
+        self._take(job_id, step)
+        return step.job
+
+    def _take(self, job_id: str, step: Step) -> None:
+        if step.forget:
+            self.written[job_id] = None
+        else:
+            self.written[job_id] = step.job
+            self.changed_files.setdefault(job_id, set()).update(step.changed_files)
+        self.entries.extend((job_id, entry.kind, entry.text) for entry in step.entries)
+        self.effects.extend(step.effects)
+        for effect in step.effects:
+            if isinstance(effect, FinishFiles):
+                self.outbox[job_id] = effect.closing
+
+    def absorb(self, other: Draft) -> None:
+        """Take over the changes of a draft that stands on this one."""
+        self.written.update(other.written)
+        for job_id, indices in other.changed_files.items():
+            self.changed_files.setdefault(job_id, set()).update(indices)
+        self.created |= other.created
+        self.entries += other.entries
+        self.effects += other.effects
+        self.outbox.update(other.outbox)
+
+
+@dataclass(slots=True)
+class _Change(Generic[_T]):
+    work: Callable[[Draft], _T]
+    future: asyncio.Future[_T] | None
+    result: Any = field(default=None)
+
+
+class Ledger:
+    """Owns the jobs; see the module's rule."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        writer: Executor,
+        environment: Callable[[], Environment],
+        committed: Callable[[Committed], None],
+    ) -> None:
+        self._store = store
+        self._writer = writer
+        self._environment = environment
+        self._committed = committed
+        self._changes: deque[_Change[Any]] = deque()
+        self._wake = asyncio.Event()
+        self.jobs: dict[str, Job] = {}
+        self._outbox: dict[str, int] = {}
+        self._effect_ids = itertools.count(1)
+        self._event_ids = itertools.count(1)
+        self.last_event_id = 0
+        self.commits = 0
+
+    def __repr__(self) -> str:
+        return f"<Ledger jobs={len(self.jobs)} waiting={len(self._changes)} outbox={len(self._outbox)}>"
+
+    def load(self) -> list[FinishFiles]:
+        """Read everything from the store; return the effects that a stop or crash has left undone."""
+        loaded = self._store.load()
+        self.jobs = {job.id: job for job in loaded.jobs}
+        self.last_event_id = loaded.last_event_id
+        self._event_ids = itertools.count(loaded.last_event_id + 1)
+        self._outbox = {effect.job_id: effect.id for effect in loaded.effects}
+        self._effect_ids = itertools.count(max(self._outbox.values(), default=0) + 1)
+        return [
+            FinishFiles(job_id=effect.job_id, closing=Closing(effect.kind))
+            for effect in loaded.effects
+            if effect.job_id in self.jobs
+        ]
+
+    async def submit(self, work: Callable[[Draft], _T]) -> _T:
+        """Run `work` on a draft; return its result when all that it changed is on the disk.
+
+        Whatever `work` raises is raised here, and nothing has changed.
+        """
+        future: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
+        self._changes.append(_Change(work, future))
+        self._wake.set()
+        return await future
+
+    def post(self, job_id: str, event: Event) -> None:
+        """Apply an event that no caller waits for; it is kept until it can be written down."""
+        self._changes.append(_Change(lambda draft: draft.apply(job_id, event), None))
+        self._wake.set()
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing waits to be written."""
+        return not self._changes
+
+    async def run(self) -> None:
+        """Write down changes for ever, as they come."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._changes:
+                await self._turn()
+
+    async def _turn(self) -> None:
+        env = self._environment()
+        total = Draft(self.jobs, None, env)
+        batch: list[_Change[Any]] = []
+        while self._changes and len(batch) < MAX_CHANGES_PER_COMMIT:
+            change = self._changes.popleft()
+            if change.future is not None and change.future.cancelled():
+                continue
+            draft = Draft(self.jobs, total, env)
+            try:
+                change.result = change.work(draft)
+            except Exception as error:  # noqa: BLE001 - whatever a change raises belongs to its caller
+                self._reject(change, error)
+                continue
+            total.absorb(draft)
+            batch.append(change)
+        if not batch:
+            return
+        if total.written or total.entries:
+            events = self._records(total)
+            try:
+                writing = self._batch(total, events)
+                await asyncio.get_running_loop().run_in_executor(self._writer, self._store.commit, writing)
+            except StoreError as error:
+                await self._not_written(batch, error)
+                return
+            self._install(total, events, writing)
+        for change in batch:
+            if change.future is not None and not change.future.done():
+                change.future.set_result(change.result)
+
+    @staticmethod
+    def _reject(change: _Change[Any], error: Exception) -> None:
+        if change.future is None:
+            log.error("action=event-failed", exc_info=error)
+        elif not change.future.done():
+            change.future.set_exception(error)
+
+    async def _not_written(self, batch: list[_Change[Any]], error: StoreError) -> None:
+        log.error("action=store-failed changes=%d error=%s", len(batch), error)
+        if not isinstance(error, StoreFull):
+            raise error
+        kept = []
+        for change in batch:
+            if change.future is None:
+                kept.append(change)
+            else:
+                self._reject(
+                    change,
+                    BitsError("ERROR_DISK_FULL", f"the job store cannot be written: {error}: make room on its disk"),
+                )
+        self._changes.extendleft(reversed(kept))
+        if kept:
+            await asyncio.sleep(RETRY_FULL_STORE_S)
+
+    def _records(self, total: Draft) -> list[EventRecord]:
+        env = total.env
+        records = []
+        for job_id, kind, text in total.entries:
+            job = total.get(job_id)
+            known = job or self.jobs.get(job_id)
+            if known is not None:
+                records.append(
+                    EventRecord(
+                        id=next(self._event_ids),
+                        time=env.now,
+                        kind=kind,
+                        job_id=job_id,
+                        text=text,
+                        owner_uid=known.owner.identity.uid,
+                        job=job,
+                    )
+                )
+        return records
+
+    def _batch(self, total: Draft, events: Iterable[EventRecord]) -> Batch:
+        added = [
+            PendingEffect(id=next(self._effect_ids), job_id=job_id, kind=closing.value, payload="")
+            for job_id, closing in total.outbox.items()
+            if closing is not None
+        ]
+        done = [self._outbox[job_id] for job_id in total.outbox if job_id in self._outbox]
+        return Batch(
+            jobs=[
+                JobWrite(job=job, files=frozenset(total.changed_files.get(job_id, ())))
+                for job_id, job in total.written.items()
+                if job is not None
+            ],
+            forgotten=[job_id for job_id, job in total.written.items() if job is None],
+            events=[
+                StoredEvent(
+                    id=event.id,
+                    time=event.time,
+                    kind=event.kind,
+                    job_id=event.job_id,
+                    text=event.text,
+                    owner_uid=event.owner_uid,
+                )
+                for event in events
+            ],
+            effects_added=added,
+            effects_done=done,
+        )
+
+    def _install(self, total: Draft, events: list[EventRecord], written: Batch) -> None:
+        before = {job_id: self.jobs.get(job_id) for job_id in total.written}
+        for job_id, job in total.written.items():
+            if job is None:
+                self.jobs.pop(job_id, None)
+            else:
+                self.jobs[job_id] = job
+        for job_id in total.outbox:
+            self._outbox.pop(job_id, None)
+        self._outbox.update((effect.job_id, effect.id) for effect in written.effects_added)
+        if events:
+            self.last_event_id = events[-1].id
+        self.commits += 1
+        self._committed(Committed(before=before, after=total.written, effects=total.effects, events=events))

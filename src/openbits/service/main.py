@@ -1,0 +1,143 @@
+"""The program `bitsd-service`: started by the monitor, gives up its rights, then keeps the queue.
+
+Everything is imported before rights are given up: the program may stand where its account cannot read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+
+from openbits import privileges
+from openbits.api.handlers import Handlers
+from openbits.api.peer import Accounts
+from openbits.api.server import ApiServer, listen
+from openbits.frames.channel import Channel
+from openbits.frames.monitor import MONITOR_TO_SERVICE, SERVICE_TO_MONITOR, ServiceStopping
+from openbits.service.configuration import (
+    Configuration,
+    ConfigurationError,
+    account_rules,
+    read_configuration_if_any,
+)
+from openbits.service.runtime import Runtime
+from openbits.store.store import StoreError
+from openbits.title import set_title
+
+log = logging.getLogger("openbits.service")
+
+EXIT_CONFIGURATION = 78
+"""EX_CONFIG: starting again will not help."""
+EXIT_FAILED = 1
+STOP_TIMEOUT_S = 18.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run until told to stop; return the exit status."""
+    options = _options(arguments)
+    set_title("bitsd-service")
+    os.umask(0o077)
+    identity = privileges.Identity.parse(options.identity)
+    privileges.become(identity.uid, identity.gid, identity.groups)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="bitsd-service: %(levelname)s %(message)s")
+    channel = Channel(socket.socket(fileno=options.channel), outgoing=SERVICE_TO_MONITOR, incoming=MONITOR_TO_SERVICE)
+    try:
+        return asyncio.run(_serve(options, channel))
+    except ConfigurationError as error:
+        log.error("action=configuration-refused error=%s", error)
+        return _tell_and_return(channel, EXIT_CONFIGURATION)
+    except StoreError as error:
+        log.error("action=store-refused error=%s", error)
+        return EXIT_FAILED
+
+
+def _tell_and_return(channel: Channel, status: int) -> int:
+    channel.send(ServiceStopping(exit_status=status))
+    return status
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="bitsd-service", description="Started by bitsd, not by hand.")
+    parser.add_argument("--channel", type=int, required=True)
+    parser.add_argument("--identity", required=True)
+    parser.add_argument("--mode", choices=("system", "user"), required=True)
+    parser.add_argument("--config", required=True)
+    parser.add_argument("--state-dir", required=True)
+    parser.add_argument("--runtime-dir", required=True)
+    parser.add_argument("--listen-fd", type=int, default=None)
+    return parser.parse_args(arguments)
+
+
+async def _serve(options: argparse.Namespace, channel: Channel) -> int:
+    loop = asyncio.get_running_loop()
+    configuration = _read(options.config)
+    ended: asyncio.Future[int] = loop.create_future()
+
+    def give_up(reason: str) -> None:
+        log.critical("action=give-up reason=%s", reason)
+        if not ended.done():
+            ended.set_result(EXIT_FAILED)
+
+    def stop() -> None:
+        if not ended.done():
+            ended.set_result(0)
+
+    runtime = Runtime(configuration=configuration, state_directory=options.state_dir, monitor=channel, give_up=give_up)
+    server, listener = _server(options, runtime)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    loop.add_signal_handler(signal.SIGHUP, _reload, options.config, runtime)
+    await runtime.start()
+    await server.start(listener)
+    path = os.path.join(options.runtime_dir, "bitsd.sock")
+    runtime.pool.announce_ready(path)
+    log.info("action=ready socket=%s jobs=%d", path, len(runtime.ledger.jobs))
+    status = await ended
+    if status != 0:
+        return status
+    log.info("action=stop")
+    await server.close()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(STOP_TIMEOUT_S):
+            await runtime.stop(status)
+    return status
+
+
+def _server(options: argparse.Namespace, runtime: Runtime) -> tuple[ApiServer, socket.socket]:
+    rules = account_rules(runtime.configuration)
+    accounts = Accounts(lambda: rules, runtime.administrators_gid)
+    limits = runtime.configuration.api
+    handlers = Handlers(runtime.manager, accounts, mode=options.mode, read_timeout_s=float(limits.read_timeout_s))
+    if options.listen_fd is not None:
+        sock = socket.socket(fileno=options.listen_fd)
+    else:
+        sock = listen(os.path.join(options.runtime_dir, "bitsd.sock"))
+    return ApiServer(handlers, accounts, limits), sock
+
+
+def _read(path: str) -> Configuration:
+    configuration = read_configuration_if_any(path)
+    for warning in configuration.warnings():
+        log.warning("action=configuration-warning text=%s", warning)
+    return configuration
+
+
+def _reload(path: str, runtime: Runtime) -> None:
+    try:
+        runtime.reload(_read(path))
+    except ConfigurationError as error:
+        # What is in force stays in force.
+        log.error("action=reload-refused error=%s", error)
+    else:
+        log.info("action=reloaded config=%s", path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,431 @@
+"""The calls of BITS: who calls is checked first, then what is asked for, then the ledger is told.
+
+A call that raises has changed nothing.  The decisions themselves stand in `core`; what happens to
+files and networks happens in workers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import posixpath
+import secrets
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from openbits.core import access, names, quotas
+from openbits.core.events import (
+    AddFiles,
+    Cancel,
+    ChangeSettings,
+    Complete,
+    Event,
+    RenameRemote,
+    Resume,
+    SetValidation,
+    Suspend,
+)
+from openbits.core.lifecycle import Environment
+from openbits.core.model import Caller, File, Identity, Job, JobType, Settings
+from openbits.core.settings import SettingsWindow, change_settings
+from openbits.core.why import Gate, gate_of
+from openbits.errors import BitsError
+from openbits.service.calls import CheckResult, NewFile, NewJob, Outcome
+from openbits.service.configuration import Configuration
+from openbits.service.feed import Feed, Record, Subscription
+from openbits.service.ledger import Draft, Ledger
+from openbits.service.records import EventRecord
+from openbits.service.runs import Conductor
+from openbits.service.workers import WorkerGone, WorkerPool
+from openbits.store.store import Store
+
+CHECK_ATTEMPTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the manager stands on."""
+
+    configuration: Callable[[], Configuration]
+    environment: Callable[[], Environment]
+    administrators_gid: Callable[[], int | None]
+    ledger: Ledger
+    conductor: Conductor
+    pool: WorkerPool
+    feed: Feed
+    store: Store
+    health: Callable[[Caller], list[CheckResult]]
+    background_running: Callable[[], int]
+    statistics: Callable[[], dict[str, Any]]
+
+
+class Manager:
+    """IBackgroundCopyManager and the jobs behind it, for callers that the kernel vouches for."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._ledger = parts.ledger
+
+    # --- creating -------------------------------------------------------------------------------
+
+    async def create_jobs(self, caller: Caller, jobs: Sequence[NewJob]) -> list[Job]:
+        """Create jobs with their files, all or none; resumed ones are queued at once (M1, J2, J5)."""
+        prepared = [self._prepare(caller, new) for new in jobs]
+        files = [file for job in prepared for file in job.files]
+        await self._check_directories(caller.identity, files)
+
+        def create(draft: Draft) -> list[Job]:
+            self._check_job_quota(caller, len(prepared))
+            created = []
+            for job, new in zip(prepared, jobs, strict=True):
+                draft.create(replace(job, created_at=draft.env.now, modified_at=draft.env.now))
+                resumed = draft.apply(job.id, Resume()) if new.resume else draft.get(job.id)
+                assert resumed is not None
+                created.append(resumed)
+            return created
+
+        return await self._ledger.submit(create)
+
+    def _prepare(self, caller: Caller, new: NewJob) -> Job:
+        names.check_new_display_name(new.name)
+        if new.type is not JobType.DOWNLOAD:
+            raise BitsError("E_NOTIMPL", "upload jobs are not implemented yet: create a download job")
+        if "name" in new.settings:
+            raise BitsError("E_INVALIDARG", "the job's name is given beside the settings, not among them")
+        window = SettingsWindow(has_ranges=any(file.ranges for file in new.files))
+        settings = change_settings(Settings(name=new.name), new.settings, window=window)
+        job = Job(
+            id=str(uuid.uuid4()),
+            type=new.type,
+            owner=caller.as_owner(),
+            settings=settings,
+            created_at=0.0,
+            modified_at=0.0,
+        )
+        return replace(job, files=self._checked_files(caller, job, new.files))
+
+    def _check_job_quota(self, caller: Caller, new: int) -> None:
+        if quotas.is_exempt(caller):
+            return
+        owned = counted = 0
+        gid = self._parts.administrators_gid()
+        for job in self._ledger.jobs.values():
+            if job.state.is_final or not quotas.counts(job.owner, gid):
+                continue
+            counted += 1
+            owned += job.owner.identity.uid == caller.identity.uid
+        limits = self._parts.configuration().quotas
+        quotas.check_new_jobs(limits, caller, new=new, owned=owned, counted=counted)
+
+    # --- files -------------------------------------------------------------------------------------
+
+    async def add_files(self, caller: Caller, job_id: str, files: Sequence[NewFile]) -> Outcome:
+        """AddFileSet (J1, J2, J41)."""
+        job = self._changeable(caller, job_id)
+        added = self._checked_files(caller, job, files)
+        await self._check_directories(job.owner.identity, added)
+
+        def add(draft: Draft) -> Job:
+            present = self._in_draft(draft, caller, job_id)
+            # Checked again: others may have added files while the directories were looked at.
+            self._check_new_files(caller, present, added)
+            changed = draft.apply(job_id, AddFiles(files=added))
+            assert changed is not None
+            return changed
+
+        return Outcome(result="S_OK", job=await self._ledger.submit(add))
+
+    def _checked_files(self, caller: Caller, job: Job, files: Sequence[NewFile]) -> tuple[File, ...]:
+        checked = tuple(self._checked_file(caller, job, file) for file in files)
+        self._check_new_files(caller, job, checked)
+        return checked
+
+    def _checked_file(self, caller: Caller, job: Job, new: NewFile) -> File:
+        names.check_remote_name(new.remote_name)
+        names.check_local_name(new.local_name)
+        ranges = new.ranges or ()
+        if new.ranges is not None:
+            names.check_ranges(new.ranges, quotas.range_limit(self._parts.configuration().quotas, caller))
+            if new.remote_name.lower().startswith("file:"):
+                raise BitsError("E_INVALIDARG", "byte ranges can be fetched over http and https only")
+            if job.settings.dynamic_content:
+                raise BitsError(
+                    "BG_E_UNSUPPORTED_JOB_CONFIGURATION", "a job with dynamic_content cannot fetch byte ranges"
+                )
+        if job.settings.high_performance:
+            temporary = new.local_name
+        else:
+            temporary = names.temporary_name(new.local_name, secrets.token_hex(8))
+        return File(
+            remote_name=new.remote_name,
+            local_name=new.local_name,
+            temporary_name=temporary,
+            ranges=ranges,
+            checksum=names.check_checksum(new.checksum) if new.checksum is not None else None,
+        )
+
+    def _check_new_files(self, caller: Caller, job: Job, added: Sequence[File]) -> None:
+        limits = self._parts.configuration().quotas
+        quotas.check_new_files(limits, caller, new=len(added), present=len(job.files))
+        taken = {file.local_name for file in job.files}
+        for file in added:
+            if file.local_name in taken:
+                raise BitsError("E_INVALIDARG", f"the job has two files with the local name {file.local_name}")
+            taken.add(file.local_name)
+
+    async def _check_directories(self, owner: Identity, files: Sequence[File]) -> None:
+        directories = list(dict.fromkeys(posixpath.dirname(file.local_name) for file in files))
+        if not directories:
+            return
+        for _ in range(CHECK_ATTEMPTS):
+            try:
+                worker = await self._parts.pool.get(owner)
+                refusals = await worker.check_directories(directories)
+            except WorkerGone:
+                continue
+            if refusals:
+                raise BitsError(refusals[0].error, refusals[0].message)
+            return
+        raise BitsError("E_FAIL", "the processes that work for this account end again and again")
+
+    async def set_remote_name(self, caller: Caller, job_id: str, index: int, remote_name: str) -> Outcome:
+        """F4."""
+        names.check_remote_name(remote_name)
+
+        def rename(draft: Draft) -> Outcome:
+            job = self._in_draft(draft, caller, job_id)
+            if _file(job, index).transferred:
+                raise BitsError("BG_E_INVALID_STATE", "the file is finished: its remote name means nothing any more")
+            return _outcome("S_OK", draft.apply(job_id, RenameRemote(names=((index, remote_name),))))
+
+        return await self._ledger.submit(rename)
+
+    async def replace_remote_prefix(self, caller: Caller, job_id: str, old: str, new: str) -> Outcome:
+        """J40."""
+        if not old or not new:
+            raise BitsError("E_INVALIDARG", "neither the old nor the new prefix may be empty")
+
+        def rename(draft: Draft) -> Outcome:
+            job = self._in_draft(draft, caller, job_id)
+            matches = [
+                (index, renamed, file)
+                for index, file in enumerate(job.files)
+                if (renamed := names.replace_prefix(file.remote_name, old, new)) is not None
+            ]
+            if not matches:
+                return Outcome(result="S_FALSE", job=job)
+            open_files = tuple((index, renamed) for index, renamed, file in matches if not file.transferred)
+            if not open_files:
+                return Outcome(result="S_OK", job=job)
+            return _outcome("S_OK", draft.apply(job_id, RenameRemote(names=open_files)))
+
+        return await self._ledger.submit(rename)
+
+    async def set_validation_state(self, caller: Caller, job_id: str, index: int, valid: bool) -> Outcome:
+        """F6."""
+
+        def validate(draft: Draft) -> Outcome:
+            _file(self._in_draft(draft, caller, job_id), index)
+            return _outcome("S_OK", draft.apply(job_id, SetValidation(index=index, valid=valid)))
+
+        return await self._ledger.submit(validate)
+
+    # --- properties and verbs ------------------------------------------------------------------------
+
+    async def change_settings(self, caller: Caller, job_id: str, changes: Mapping[str, Any]) -> Outcome:
+        """Set properties, all or none."""
+
+        def change(draft: Draft) -> Outcome:
+            job = self._in_draft(draft, caller, job_id)
+            if "custom_headers" in changes:
+                access.must_own(caller, job.owner, "custom_headers")
+            window = SettingsWindow(
+                job_type=job.type,
+                was_resumed=job.was_resumed,
+                has_files=bool(job.files),
+                has_ranges=any(file.ranges for file in job.files),
+            )
+            settings = change_settings(job.settings, changes, window=window)
+            return _outcome("S_OK", draft.apply(job_id, ChangeSettings(settings=settings)))
+
+        return await self._ledger.submit(change)
+
+    async def resume(self, caller: Caller, job_id: str) -> Outcome:
+        """J5."""
+        return await self._verb(caller, job_id, Resume())
+
+    async def suspend(self, caller: Caller, job_id: str) -> Outcome:
+        """J4."""
+        return await self._verb(caller, job_id, Suspend())
+
+    async def cancel(self, caller: Caller, job_id: str) -> Outcome:
+        """J6; returns when the temporary files are gone, or could not be deleted."""
+        return await self._closing_verb(caller, job_id, Cancel())
+
+    async def complete(self, caller: Caller, job_id: str) -> Outcome:
+        """J7; returns when the files stand under their names."""
+        return await self._closing_verb(caller, job_id, Complete())
+
+    async def _verb(self, caller: Caller, job_id: str, event: Event) -> Outcome:
+        def act(draft: Draft) -> Outcome:
+            self._in_draft(draft, caller, job_id)
+            return _outcome("S_OK", draft.apply(job_id, event))
+
+        return await self._ledger.submit(act)
+
+    async def _closing_verb(self, caller: Caller, job_id: str, event: Event) -> Outcome:
+        def act(draft: Draft) -> None:
+            self._in_draft(draft, caller, job_id)
+            draft.apply(job_id, event)
+
+        await self._ledger.submit(act)
+        finishing = self._parts.conductor.finishing(job_id)
+        # Shielded: a caller who hangs up does not stop what has been written down.
+        report = await asyncio.shield(finishing) if finishing is not None else None
+        job = self._ledger.jobs.get(job_id)
+        if job is None:
+            raise _no_such_job()
+        if report is not None and report.failed:
+            _, name, message = report.failed[0]
+            raise BitsError(name, message)
+        return Outcome(result=job.result or "S_OK", job=job)
+
+    # --- reading --------------------------------------------------------------------------------------
+
+    def get_job(self, caller: Caller, job_id: str) -> Job:
+        """Return a job, also a final one within its retention time. BG_E_NOT_FOUND, E_ACCESSDENIED."""
+        job = self._ledger.jobs.get(job_id)
+        if job is None:
+            raise _no_such_job()
+        access.may_read(caller, job.owner)
+        return job
+
+    def list_jobs(
+        self, caller: Caller, *, all_users: bool, name: str | None, history: bool, after: str | None, limit: int
+    ) -> tuple[list[Job], str | None]:
+        """Return one page of jobs, oldest first, and the cursor of the next page (M3). E_ACCESSDENIED."""
+        if all_users:
+            access.may_list_everyone(caller)
+        jobs = iter(self._ledger.jobs.values())
+        if after is not None:
+            if after not in self._ledger.jobs:
+                raise BitsError("E_INVALIDARG", "the list cannot be continued there: begin it again")
+            for job in jobs:
+                if job.id == after:
+                    break
+        page: list[Job] = []
+        for job in jobs:
+            if not all_users and not access.owns(caller, job.owner):
+                continue
+            if job.state.is_final and not history:
+                continue
+            if name is not None and job.settings.name != name:
+                continue
+            if len(page) == limit:
+                return page, page[-1].id
+            page.append(job)
+        return page, None
+
+    def received_bytes(self, job: Job) -> int:
+        """Bytes of a job that have come in, durable or not (what lists and progress bars show)."""
+        received = self._parts.conductor.received(job.id)
+        ahead = sum(max(0, count - job.files[index].bytes_transferred) for index, count in received.items())
+        return job.bytes_transferred + ahead
+
+    def file_received_bytes(self, job: Job, index: int) -> int:
+        """The same for one file."""
+        received = self._parts.conductor.received(job.id).get(index, 0)
+        return max(received, job.files[index].bytes_transferred)
+
+    def why(self, caller: Caller, job_id: str) -> Gate:
+        """What the job waits for."""
+        job = self.get_job(caller, job_id)
+        return gate_of(
+            job,
+            self._parts.environment(),
+            ahead=self._parts.background_running(),
+            trouble=self._parts.conductor.trouble(job_id),
+        )
+
+    async def events_after(
+        self, caller: Caller, event_id: int, *, job_id: str | None, all_users: bool, limit: int
+    ) -> list[EventRecord]:
+        """Kept events after `event_id` that the caller may see, oldest first."""
+        self._may_follow(caller, job_id, all_users)
+        owner_uid = None if all_users or job_id is not None else caller.identity.uid
+        stored = await asyncio.to_thread(
+            self._parts.store.events_after, event_id, limit=limit, job_id=job_id, owner_uid=owner_uid
+        )
+        return [
+            EventRecord(
+                id=event.id,
+                time=event.time,
+                kind=event.kind,
+                job_id=event.job_id,
+                text=event.text,
+                owner_uid=event.owner_uid,
+                job=self._ledger.jobs.get(event.job_id),
+            )
+            for event in stored
+        ]
+
+    def watch(self, caller: Caller, *, job_id: str | None, all_users: bool) -> Subscription:
+        """Events from now on.  The subscription exists from the moment of the call.
+
+        A reader that falls behind by more than the buffer gets an end of stream and comes again
+        with the last event that it saw.
+        """
+        self._may_follow(caller, job_id, all_users)
+        uid = caller.identity.uid
+
+        def wants(record: Record) -> bool:
+            if job_id is not None:
+                return record.job_id == job_id
+            return all_users or record.owner_uid == uid
+
+        return self._parts.feed.subscribe(wants)
+
+    def _may_follow(self, caller: Caller, job_id: str | None, all_users: bool) -> None:
+        if job_id is not None:
+            self.get_job(caller, job_id)
+        elif all_users:
+            access.may_list_everyone(caller)
+
+    async def doctor(self, caller: Caller) -> list[CheckResult]:
+        """Health of the service as this caller may see it."""
+        return self._parts.health(caller)
+
+    def statistics(self) -> dict[str, Any]:
+        """Counters, for people."""
+        return self._parts.statistics()
+
+    # --- parts ------------------------------------------------------------------------------------------
+
+    def _changeable(self, caller: Caller, job_id: str) -> Job:
+        job = self.get_job(caller, job_id)
+        access.may_change(caller, job.owner)
+        return job
+
+    @staticmethod
+    def _in_draft(draft: Draft, caller: Caller, job_id: str) -> Job:
+        job = draft.get(job_id)
+        if job is None:
+            raise _no_such_job()
+        access.may_change(caller, job.owner)
+        return job
+
+
+def _no_such_job() -> BitsError:
+    return BitsError("BG_E_NOT_FOUND", "there is no such job: 'bits list' shows what there is")
+
+
+def _file(job: Job, index: int) -> File:
+    if not 0 <= index < len(job.files):
+        raise BitsError("BG_E_FILE_NOT_FOUND", f"the job has no file {index}; it has {len(job.files)}")
+    return job.files[index]
+
+
+def _outcome(result: str, job: Job | None) -> Outcome:
+    assert job is not None, "the job was there a moment ago"
+    return Outcome(result=result, job=job)

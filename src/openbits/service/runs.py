@@ -1,0 +1,406 @@
+"""Runs: what is being transferred now.  One run is one job in one worker; a job has at most one.
+
+The conductor carries out the effects StartRun, StopRun and FinishFiles, and turns what workers
+report into events for the ledger.  A new run of a job begins only when the old one has ended, so
+that no two workers ever write to one file; files are renamed or deleted only when no run is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+from openbits.core.events import (
+    Event,
+    Failure,
+    FileAnswered,
+    FileCheckpoint,
+    FilesFetched,
+    FilesFinished,
+    FinishFiles,
+    RunEnded,
+    StartRun,
+    StopRun,
+    WorkerLost,
+)
+from openbits.core.lifecycle import unfinished
+from openbits.core.model import Closing, File, Job, Priority, Validator
+from openbits.errors import BitsError, ErrorContext
+from openbits.frames.worker import (
+    FileDurable,
+    FileReceived,
+    FilesDone,
+    FileSpec,
+    FileStarted,
+    RangeSpec,
+    RenameSpec,
+    StartTransfer,
+    StopTransfer,
+    TransferBroken,
+    TransferEnded,
+    TransferFiles,
+)
+from openbits.service.configuration import Configuration
+from openbits.service.tasks import Tasks
+from openbits.service.workers import TransferHandler, Worker, WorkerGone, WorkerPool, chunked
+
+log = logging.getLogger(__name__)
+
+STOP_PATIENCE_S = 15.0
+"""How long a worker may take to make durable what it has before it is killed."""
+FINISH_ATTEMPTS = 3
+MAX_PAUSE_S = 8.0
+BITS_CONTEXTS = frozenset(int(context) for context in ErrorContext)
+
+
+@dataclass(slots=True)
+class Run:
+    """One run, from StartRun until nothing of it is left."""
+
+    job_id: str
+    run: int
+    number: int
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    worker: Worker | None = None
+    is_stopping: bool = False
+    task: asyncio.Task[None] | None = None
+    stop_timer: asyncio.TimerHandle | None = None
+    received: dict[int, int] = field(default_factory=dict)
+    """Bytes that have come in, by file, where that is more than what is written down."""
+    broken: str = ""
+    """Why the worker is connecting anew, if it is."""
+
+
+@dataclass(slots=True)
+class _Losses:
+    """How a job's workers have been dying: the pause before the next one grows without progress."""
+
+    count: int = 0
+    progress_at: float = 0.0
+
+
+class Conductor:
+    """Carries out effects; see the module's rule."""
+
+    def __init__(
+        self,
+        *,
+        pool: WorkerPool,
+        configuration: Configuration,
+        tasks: Tasks,
+        jobs: Mapping[str, Job],
+        post: Callable[[str, Event], None],
+        settled: Callable[[str], Awaitable[Job | None]],
+        moved: Callable[[str], None],
+    ) -> None:
+        self._pool = pool
+        self.configuration = configuration
+        self._tasks = tasks
+        self._jobs = jobs
+        self._post = post
+        self._settled = settled
+        self._moved = moved
+        self._runs: dict[str, Run] = {}
+        self._next: dict[str, StartRun] = {}
+        self._losses: dict[str, _Losses] = {}
+        self._finishing: dict[str, asyncio.Task[FilesFinished | None]] = {}
+        self._numbers = itertools.count(1)
+
+    def __repr__(self) -> str:
+        return f"<Conductor runs={len(self._runs)} finishing={len(self._finishing)}>"
+
+    def statistics(self) -> dict[str, int]:
+        """Counters, for people."""
+        return {"runs": len(self._runs), "finishing": len(self._finishing), "workers": len(self._pool)}
+
+    def received(self, job_id: str) -> Mapping[int, int]:
+        """Bytes by file index that have come in beyond what is written down."""
+        run = self._runs.get(job_id)
+        return run.received if run is not None else {}
+
+    def trouble(self, job_id: str) -> str:
+        """Why the job's worker is connecting anew; empty when it is not."""
+        run = self._runs.get(job_id)
+        return run.broken if run is not None else ""
+
+    # --- effects ------------------------------------------------------------------------------------
+
+    def start(self, effect: StartRun) -> None:
+        """Begin a run, now or when the job's former run has ended."""
+        if effect.job_id in self._runs:
+            self._next[effect.job_id] = effect
+            return
+        run = Run(job_id=effect.job_id, run=effect.run, number=next(self._numbers))
+        self._runs[effect.job_id] = run
+        run.task = self._tasks.start(f"run {effect.job_id}", self._begin(run, effect))
+
+    def stop(self, effect: StopRun) -> None:
+        """End the job's run, if there is one: what was received becomes durable first."""
+        self._next.pop(effect.job_id, None)
+        run = self._runs.get(effect.job_id)
+        if run is None or run.is_stopping:
+            return
+        run.is_stopping = True
+        if run.worker is not None:
+            self._tell_to_stop(run, run.worker)
+
+    def finish(self, effect: FinishFiles) -> None:
+        """Rename or delete the job's files as soon as it has no run."""
+        if effect.job_id not in self._finishing:
+            task = self._tasks.start(f"finish {effect.job_id}", self._finish(effect.job_id))
+            self._finishing[effect.job_id] = task
+
+    def finishing(self, job_id: str) -> asyncio.Task[FilesFinished | None] | None:
+        """What is being done with the files of a job that is being ended, if it is."""
+        return self._finishing.get(job_id)
+
+    async def stop_all(self) -> None:
+        """End all runs in an orderly way; what they received is reported before this returns."""
+        runs = list(self._runs.values())
+        for run in runs:
+            self.stop(StopRun(job_id=run.job_id))
+        await asyncio.gather(*(run.ended.wait() for run in runs))
+
+    # --- a run --------------------------------------------------------------------------------------
+
+    async def _begin(self, run: Run, effect: StartRun) -> None:
+        losses = self._losses.get(run.job_id)
+        if losses is not None and losses.count > 1:
+            await asyncio.sleep(min(MAX_PAUSE_S, 0.25 * 2.0**losses.count))
+        try:
+            worker = await self._pool.get(effect.identity)
+        except WorkerGone:
+            self._lost(run)
+            return
+        except BitsError as error:
+            failure = Failure(
+                name=error.name,
+                context=ErrorContext.GENERAL_QUEUE_MANAGER,
+                message=error.message,
+                transient=True,
+            )
+            self._post(run.job_id, RunEnded(run=run.run, failure=failure))
+            self._end(run)
+            return
+        # What an earlier run reported decides where this one goes on: it must have been written down.
+        job = await self._settled(run.job_id)
+        if run.is_stopping or job is None or job.run != run.run:
+            self._end(run)
+            return
+        run.worker = worker
+        handler = TransferHandler(on_frame=lambda message: self._receive(run, message), on_lost=lambda: self._lost(run))
+        worker.open_transfer(run.number, handler)
+        self._hand_over(run, worker, job)
+
+    def _hand_over(self, run: Run, worker: Worker, job: Job) -> None:
+        settings, limits = job.settings, self.configuration
+        headroom = settings.max_download_size
+        if headroom is not None:
+            headroom = max(0, headroom - job.bytes_transferred)
+        worker.send(
+            StartTransfer(
+                transfer=run.number,
+                foreground=settings.priority is Priority.FOREGROUND,
+                file_concurrency=settings.file_concurrency,
+                umask=settings.umask,
+                stall_timeout_s=settings.stall_timeout,
+                connect_timeout_s=limits.timeouts.connect_s,
+                break_patience_s=float(limits.timeouts.break_patience_s),
+                checkpoint_bytes=limits.worker.checkpoint_bytes,
+                checkpoint_s=float(limits.worker.checkpoint_s),
+                strict_http=settings.strict_http,
+                dynamic_content=settings.dynamic_content,
+                high_performance=settings.high_performance,
+                max_download_bytes=headroom,
+                custom_headers=settings.custom_headers,
+            )
+        )
+        chunks = chunked([_spec(index, file) for index, file in unfinished(job)], _characters)
+        for position, chunk in enumerate(chunks, 1):
+            worker.send(TransferFiles(transfer=run.number, files=tuple(chunk), last=position == len(chunks)))
+
+    def _tell_to_stop(self, run: Run, worker: Worker) -> None:
+        worker.send(StopTransfer(transfer=run.number))
+        loop = asyncio.get_running_loop()
+        run.stop_timer = loop.call_later(STOP_PATIENCE_S, self._pool.kill, worker)
+
+    def _receive(self, run: Run, message: object) -> None:
+        job = self._jobs.get(run.job_id)
+        if job is None:
+            return
+        match message:
+            case FileReceived(index=index, received_bytes=received):
+                if index < len(job.files):
+                    run.received[index] = received
+                    run.broken = ""
+                    self._progress(run)
+            case FileDurable(index=index, durable_bytes=durable) if 0 <= index < len(job.files):
+                self._progress(run)
+                self._post(run.job_id, FileCheckpoint(run=run.run, index=index, durable_bytes=durable))
+            case FilesDone(files=files) if all(0 <= done.index < len(job.files) for done in files):
+                for done in files:
+                    run.received.pop(done.index, None)
+                self._progress(run)
+                fetched = tuple((done.index, done.size) for done in files)
+                self._post(run.job_id, FilesFetched(run=run.run, files=fetched))
+            case FileStarted(index=index) if 0 <= index < len(job.files):
+                run.received.pop(index, None)
+                self._post(run.job_id, _answered(run.run, message))
+            case TransferBroken(message=text):
+                run.broken = text
+            case TransferEnded():
+                self._transfer_ended(run, message)
+            case _:
+                log.error("action=worker-misspoke pid=%d frame=%r", run.worker.pid if run.worker else 0, message)
+                if run.worker is not None:
+                    self._pool.kill(run.worker)
+
+    def _progress(self, run: Run) -> None:
+        losses = self._losses.get(run.job_id)
+        if losses is not None:
+            losses.count = 0
+            losses.progress_at = time.monotonic()
+        self._moved(run.job_id)
+
+    def _transfer_ended(self, run: Run, message: TransferEnded) -> None:
+        failure = None
+        if message.error:
+            failure = Failure(
+                name=message.error,
+                context=ErrorContext(message.context) if message.context in BITS_CONTEXTS else ErrorContext.UNKNOWN,
+                message=message.message,
+                transient=message.transient,
+                index=message.index,
+                retry_after_s=message.retry_after_s,
+            )
+        self._losses.pop(run.job_id, None)
+        if not run.is_stopping or failure is not None:
+            self._post(run.job_id, RunEnded(run=run.run, failure=failure))
+        if run.worker is not None:
+            run.worker.close_transfer(run.number)
+        self._end(run)
+
+    def _lost(self, run: Run) -> None:
+        """The worker died: that is a broken connection, not the job's end."""
+        run.worker = None
+        now = time.monotonic()
+        losses = self._losses.setdefault(run.job_id, _Losses(progress_at=now))
+        losses.count += 1
+        if not run.is_stopping:
+            self._post(run.job_id, WorkerLost(run=run.run, idle_s=now - losses.progress_at))
+        self._end(run)
+
+    def _end(self, run: Run) -> None:
+        if run.stop_timer is not None:
+            run.stop_timer.cancel()
+        if self._runs.get(run.job_id) is run:
+            del self._runs[run.job_id]
+        run.ended.set()
+        if run.worker is not None:
+            self._pool.release(run.worker)
+        following = self._next.pop(run.job_id, None)
+        if following is not None:
+            self.start(following)
+
+    # --- the end of a job --------------------------------------------------------------------------
+
+    async def _finish(self, job_id: str) -> FilesFinished | None:
+        try:
+            run = self._runs.get(job_id)
+            if run is not None:
+                await run.ended.wait()
+            job = await self._settled(job_id)
+            if job is None or job.closing is None:
+                return None
+            report = await self._finish_files(job, job.closing)
+        finally:
+            del self._finishing[job_id]
+        self._post(job_id, report)
+        await self._settled(job_id)
+        return report
+
+    async def _finish_files(self, job: Job, closing: Closing) -> FilesFinished:
+        if job.run == 0:
+            # Never started: there is no file of this job anywhere.
+            return FilesFinished()
+        try:
+            return await self._by_worker(job, closing)
+        except BitsError as error:
+            name, text = error.name, error.message
+        if closing is Closing.CANCEL:
+            return FilesFinished(left_over=tuple(file.temporary_name for file in job.files))
+        return FilesFinished(failed=((0, name, text),))
+
+    async def _by_worker(self, job: Job, closing: Closing) -> FilesFinished:
+        for _ in range(FINISH_ATTEMPTS):
+            try:
+                worker = await self._pool.get(job.owner.identity)
+                if closing is Closing.CANCEL:
+                    return await _delete(worker, job, [file for file in job.files if not file.completed])
+                return await _rename(worker, job)
+            except WorkerGone:
+                continue
+        raise BitsError("E_FAIL", "the processes that work for this account end again and again")
+
+
+async def _rename(worker: Worker, job: Job) -> FilesFinished:
+    specs = [
+        RenameSpec(index=index, temporary_name=file.temporary_name, local_name=file.local_name)
+        for index, file in enumerate(job.files)
+        if file.transferred and not file.completed
+    ]
+    failures = await worker.rename(specs) if specs else []
+    failed = {result.index for result in failures}
+    renamed = tuple(spec.index for spec in specs if spec.index not in failed)
+    if failures:
+        return FilesFinished(
+            renamed=renamed, failed=tuple((result.index, result.error, result.message) for result in failures)
+        )
+    rest = await _delete(worker, job, [file for file in job.files if not file.transferred])
+    return FilesFinished(renamed=renamed, left_over=rest.left_over)
+
+
+async def _delete(worker: Worker, job: Job, files: list[File]) -> FilesFinished:
+    if job.settings.high_performance:
+        # These files never had a temporary name (J63): nothing is cleaned up.
+        return FilesFinished()
+    paths = [file.temporary_name for file in files]
+    failures = await worker.delete(paths) if paths else []
+    return FilesFinished(left_over=tuple(paths[result.index] for result in failures if result.index < len(paths)))
+
+
+def _spec(index: int, file: File) -> FileSpec:
+    return FileSpec(
+        index=index,
+        remote_name=file.remote_name,
+        local_name=file.local_name,
+        temporary_name=file.temporary_name,
+        ranges=tuple(RangeSpec(offset=item.offset, length=item.length) for item in file.ranges),
+        checksum=file.checksum or "",
+        durable_bytes=file.bytes_transferred,
+        size=file.validator.size,
+        etag=file.validator.etag,
+        last_modified=file.validator.last_modified,
+    )
+
+
+def _characters(spec: FileSpec) -> int:
+    texts = (spec.remote_name, spec.local_name, spec.temporary_name, spec.etag or "", spec.last_modified or "")
+    return sum(map(len, texts)) + len(spec.checksum) + 12 * len(spec.ranges)
+
+
+def _answered(run: int, message: FileStarted) -> FileAnswered:
+    return FileAnswered(
+        run=run,
+        index=message.index,
+        bytes_total=message.bytes_total,
+        validator=Validator(etag=message.etag, last_modified=message.last_modified, size=message.size),
+        offset=message.offset,
+        restarted=message.restarted,
+        resumable=message.resumable,
+        response_headers=message.response_headers,
+    )

@@ -1,0 +1,305 @@
+"""The service put together: store, ledger, dispatcher, workers, conditions, and what flows between them."""
+
+from __future__ import annotations
+
+import asyncio
+import grp
+import logging
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from openbits.core.events import DeadlineReached, FinishFiles, NetworkChanged, ServiceStarted, StartRun, StopRun
+from openbits.core.lifecycle import Environment, deadline
+from openbits.core.model import Caller, Job, JobState
+from openbits.core.schedule import Limits
+from openbits.errors import BitsError
+from openbits.frames.channel import Channel
+from openbits.service.calls import CheckResult
+from openbits.service.clock import SteadyClock
+from openbits.service.configuration import Configuration
+from openbits.service.deadlines import Deadlines
+from openbits.service.dispatcher import Dispatcher
+from openbits.service.feed import Feed
+from openbits.service.ledger import RETRY_FULL_STORE_S, Committed, Ledger
+from openbits.service.manager import Manager, Parts
+from openbits.service.network import NetworkWatcher, loopback_names
+from openbits.service.records import ProgressReport
+from openbits.service.runs import Conductor
+from openbits.service.tasks import Tasks
+from openbits.service.workers import WorkerPool
+from openbits.store.store import OpenReport, Store
+
+log = logging.getLogger(__name__)
+
+PROGRESS_INTERVAL_S = 0.25
+PRUNE_INTERVAL_S = 3600.0
+HOSTS_PATH = "/etc/hosts"
+
+
+class Runtime:
+    """One running service, from `start` to `stop`."""
+
+    def __init__(
+        self,
+        *,
+        configuration: Configuration,
+        state_directory: str,
+        monitor: Channel,
+        give_up: Callable[[str], None],
+    ) -> None:
+        self.configuration = configuration
+        self._state_directory = state_directory
+        self._give_up = give_up
+        self._tasks = Tasks(lambda name, error: give_up(f"{name}: {error!r}"))
+        self._store, self.store_report = _open_store(state_directory)
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._network = NetworkWatcher(asyncio.get_running_loop(), self._network_changed)
+        self._hosts: tuple[float, frozenset[str]] = (-1.0, frozenset())
+        self.ledger = Ledger(
+            store=self._store, writer=self._writer, environment=self.environment, committed=self._committed
+        )
+        self._undone = self.ledger.load()
+        self.clock = SteadyClock()
+        self.feed = Feed()
+        self.pool = WorkerPool(monitor, idle_s=configuration.worker.idle_s, monitor_gone=self._monitor_gone)
+        self.conductor = Conductor(
+            pool=self.pool,
+            configuration=configuration,
+            tasks=self._tasks,
+            jobs=self.ledger.jobs,
+            post=self.ledger.post,
+            settled=self._settled,
+            moved=self._moved,
+        )
+        self.dispatcher = Dispatcher(limits=self._limits, now=self.clock.now, post=self.ledger.post)
+        self._deadlines = Deadlines(self.clock.now, lambda job_id: self.ledger.post(job_id, DeadlineReached()))
+        self._moving: set[str] = set()
+        self._progress_timer: asyncio.TimerHandle | None = None
+        self._stopping = False
+        self.manager = Manager(
+            Parts(
+                configuration=lambda: self.configuration,
+                environment=self.environment,
+                administrators_gid=self.administrators_gid,
+                ledger=self.ledger,
+                conductor=self.conductor,
+                pool=self.pool,
+                feed=self.feed,
+                store=self._store,
+                health=self.health,
+                background_running=lambda: self.dispatcher.background_running,
+                statistics=self.statistics,
+            )
+        )
+
+    # --- life -----------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Take up what a former life has left, then run."""
+        self._network.start()
+        self._tasks.start("ledger", self.ledger.run())
+        for job_id, job in self.ledger.jobs.items():
+            if job.state.is_active:
+                self.ledger.post(job_id, ServiceStarted())
+        await self._settled("")
+        if not self._network.has_network:
+            self._network_changed(False)
+        for effect in self._undone:
+            self.conductor.finish(effect)
+        self._undone = []
+        self._take_note(dict(self.ledger.jobs))
+
+    async def stop(self, exit_status: int) -> None:
+        """Stop all transfers so that nothing received is lost, write everything down, tell the monitor."""
+        self._stopping = True
+        self.dispatcher.close()
+        self._deadlines.close()
+        self.feed.close()
+        await self.conductor.stop_all()
+        await self._settled("")
+        self.pool.announce_stop(exit_status)
+        self.pool.close()
+        self._network.close()
+        await self._tasks.cancel()
+        self._writer.shutdown()
+        self._store.close()
+
+    def reload(self, configuration: Configuration) -> None:
+        """Let a new configuration take effect, for everything that starts from now on."""
+        self.configuration = configuration
+        self.conductor.configuration = configuration
+        self._take_note(dict(self.ledger.jobs))
+
+    # --- conditions -------------------------------------------------------------------------------------
+
+    def environment(self) -> Environment:
+        """What decides beside a job itself, now."""
+        timeouts, retention = self.configuration.timeouts, self.configuration.retention
+        connected = self._network.has_network
+        return Environment(
+            now=self.clock.now(),
+            has_network=connected,
+            loopback_names=frozenset() if connected else self._loopback_names(),
+            job_inactivity_s=float(timeouts.job_inactivity_s),
+            max_download_time_s=float(timeouts.max_download_time_s),
+            disk_full_retry_s=float(timeouts.disk_full_retry_s),
+            break_patience_s=float(timeouts.break_patience_s),
+            retention_s=float(retention.final_jobs_s),
+        )
+
+    def administrators_gid(self) -> int | None:
+        """The group whose members are administrators, or None when there is no such group."""
+        try:
+            return grp.getgrnam(self.configuration.accounts.administrators_group).gr_gid
+        except KeyError:
+            return None
+
+    def _limits(self) -> Limits:
+        scheduler = self.configuration.scheduler
+        return Limits(
+            max_foreground_jobs=scheduler.max_foreground_jobs,
+            max_background_jobs=scheduler.max_background_jobs,
+            time_slice_s=float(scheduler.time_slice_s),
+        )
+
+    def _loopback_names(self) -> frozenset[str]:
+        try:
+            changed = os.stat(HOSTS_PATH).st_mtime
+        except OSError:
+            changed = 0.0
+        if changed != self._hosts[0]:
+            self._hosts = (changed, loopback_names(HOSTS_PATH))
+        return self._hosts[1]
+
+    def _network_changed(self, connected: bool) -> None:
+        log.info("action=network connected=%s", connected)
+        for job_id, job in self.ledger.jobs.items():
+            waits = job.state is JobState.TRANSIENT_ERROR
+            if waits if connected else (job.state is JobState.QUEUED or job.state.is_active):
+                self.ledger.post(job_id, NetworkChanged())
+
+    def _monitor_gone(self, reason: str) -> None:
+        # Without the monitor nobody could end us in an orderly way: what is durable is durable.
+        log.error("action=monitor-gone reason=%s", reason)
+        os._exit(1)
+
+    # --- after a commit -------------------------------------------------------------------------------
+
+    def _committed(self, committed: Committed) -> None:
+        for effect in committed.effects:
+            match effect:
+                case StopRun():
+                    self.conductor.stop(effect)
+                case StartRun():
+                    if not self._stopping:
+                        self.conductor.start(effect)
+                case FinishFiles():
+                    self.conductor.finish(effect)
+        for event in committed.events:
+            self.feed.publish(event)
+        if not self._stopping:
+            self._take_note(committed.after)
+
+    def _take_note(self, jobs: Mapping[str, Job | None]) -> None:
+        env = self.environment()
+        for job_id, job in jobs.items():
+            self._deadlines.set(job_id, deadline(job, env) if job is not None else None)
+        self.dispatcher.take_note(jobs)
+
+    async def _settled(self, job_id: str) -> Job | None:
+        """Return a job when everything that was reported until now is written down."""
+        while True:
+            try:
+                return await self.ledger.submit(lambda draft: draft.get(job_id))
+            except BitsError:
+                # The store's disk is full, and reports wait for room: so does this.
+                await asyncio.sleep(RETRY_FULL_STORE_S)
+
+    # --- progress ---------------------------------------------------------------------------------------
+
+    def _moved(self, job_id: str) -> None:
+        if not len(self.feed):
+            return
+        self._moving.add(job_id)
+        if self._progress_timer is None:
+            loop = asyncio.get_running_loop()
+            self._progress_timer = loop.call_later(PROGRESS_INTERVAL_S, self._tell_progress)
+
+    def _tell_progress(self) -> None:
+        self._progress_timer = None
+        moving, self._moving = self._moving, set()
+        for job_id in moving:
+            job = self.ledger.jobs.get(job_id)
+            if job is not None and job.state.is_active:
+                self.feed.publish(
+                    ProgressReport(
+                        job_id=job_id,
+                        owner_uid=job.owner.identity.uid,
+                        bytes_transferred=self.manager.received_bytes(job),
+                        bytes_total=job.bytes_total,
+                        files_transferred=job.files_transferred,
+                        files_total=len(job.files),
+                    )
+                )
+
+    # --- for people ---------------------------------------------------------------------------------------
+
+    def statistics(self) -> dict[str, Any]:
+        """Counters, for people."""
+        return {
+            "jobs": len(self.ledger.jobs),
+            "commits": self.ledger.commits,
+            "workers_started": self.pool.started,
+            "listeners": len(self.feed),
+            **self.dispatcher.statistics(),
+            **self.conductor.statistics(),
+        }
+
+    def health(self, caller: Caller) -> list[CheckResult]:
+        """What the service thinks of its own health."""
+        connected = self._network.has_network
+        checks = [
+            CheckResult(
+                name="store",
+                ok=self.store_report.set_aside is None,
+                message=f"in {self._state_directory}, {len(self.ledger.jobs)} jobs"
+                if self.store_report.set_aside is None
+                else f"the old store was damaged and was set aside as {self.store_report.set_aside}",
+            ),
+            CheckResult(
+                name="network",
+                ok=connected,
+                message="there is a route out of this machine"
+                if connected
+                else "there is no route out of this machine",
+            ),
+        ]
+        free = os.statvfs(self._state_directory)
+        free_bytes = free.f_bavail * free.f_frsize
+        checks.append(
+            CheckResult(
+                name="state disk",
+                ok=free_bytes > 32 * 2**20,
+                message=f"{free_bytes // 2**20} MiB free for the job store",
+            )
+        )
+        if caller.is_administrator:
+            gid = self.administrators_gid()
+            group = self.configuration.accounts.administrators_group
+            text = f"uid 0 and members of {group}" if gid is not None else f"uid 0 only: there is no group {group}"
+            checks.append(CheckResult(name="administrators", ok=True, message=text))
+            checks.append(
+                CheckResult(
+                    name="workers", ok=True, message=f"{len(self.pool)} alive, {self.pool.started} started in all"
+                )
+            )
+        return checks
+
+
+def _open_store(directory: str) -> tuple[Store, OpenReport]:
+    store, report = Store.open(directory)
+    if report.set_aside is not None:
+        log.error("action=store-set-aside name=%s", report.set_aside)
+    return store, report

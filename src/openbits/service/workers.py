@@ -1,0 +1,354 @@
+"""The workers that run: one for each identity in use, asked for when needed and let go when idle.
+
+The pool speaks to the monitor, which starts workers, and to the workers themselves.  That a worker
+dies is an event like any other: everything that was under way in it is told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from openbits.core.model import Identity
+from openbits.errors import BitsError
+from openbits.frames.channel import Channel
+from openbits.frames.codec import MAX_FRAME_BYTES
+from openbits.frames.monitor import (
+    KillWorker,
+    ServiceReady,
+    ServiceStopping,
+    SpawnRefused,
+    SpawnWorker,
+    WorkerExited,
+    WorkerSpawned,
+)
+from openbits.frames.worker import (
+    SERVICE_TO_WORKER,
+    WORKER_TO_SERVICE,
+    CheckDirectories,
+    DeleteFiles,
+    FileResult,
+    OperationResults,
+    RenameFiles,
+    RenameSpec,
+    WorkerReady,
+)
+from openbits.service.link import Link
+
+log = logging.getLogger(__name__)
+
+SPAWN_TIMEOUT_S = 20.0
+FILES_PER_FRAME = 256
+CHARACTERS_PER_FRAME = MAX_FRAME_BYTES // 6
+CHARACTERS_BESIDE_NAMES = 40
+
+_Item = TypeVar("_Item")
+
+
+class WorkerGone(Exception):
+    """The worker ended before it had answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class TransferHandler:
+    """Who wants the frames of a transfer, and who wants to know that its worker is gone."""
+
+    on_frame: Callable[[object], None]
+    on_lost: Callable[[], None]
+
+
+class Worker:
+    """One worker process, seen from the service."""
+
+    def __init__(self, identity: Identity, channel: Channel, *, ended: Callable[[Worker, str], None]) -> None:
+        self.identity = identity
+        self.pid = 0
+        self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._ended = ended
+        self._transfers: dict[int, TransferHandler] = {}
+        self._operations: dict[int, tuple[asyncio.Future[list[FileResult]], list[FileResult]]] = {}
+        self._numbers = itertools.count(1)
+        self._link = Link(channel, on_frame=self._receive, on_closed=self._closed)
+        self.idle_timer: asyncio.TimerHandle | None = None
+
+    def __repr__(self) -> str:
+        return f"<Worker pid={self.pid} uid={self.identity.uid} transfers={len(self._transfers)}>"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether frames can still be sent."""
+        return self._link.is_open
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a transfer or an operation is under way."""
+        return bool(self._transfers or self._operations)
+
+    def send(self, message: object) -> None:
+        """Send a frame."""
+        self._link.send(message)
+
+    def open_transfer(self, number: int, handler: TransferHandler) -> None:
+        """Let the frames of a transfer go to `handler`."""
+        self._transfers[number] = handler
+
+    def close_transfer(self, number: int) -> None:
+        """Forget a transfer that has ended."""
+        self._transfers.pop(number, None)
+
+    async def check_directories(self, paths: list[str]) -> list[FileResult]:
+        """Ask whether the owner may create files in these directories; return the refusals."""
+        refusals: list[FileResult] = []
+        start = 0
+        for chunk in chunked(paths, len):
+            number, future = self._operation()
+            self.send(CheckDirectories(operation=number, paths=tuple(chunk)))
+            results = await future
+            refusals += [
+                FileResult(index=start + result.index, error=result.error, message=result.message)
+                for result in results
+                if result.error
+            ]
+            start += len(chunk)
+        return refusals
+
+    async def rename(self, files: list[RenameSpec]) -> list[FileResult]:
+        """Put finished files under their names; return those that could not be."""
+        number, future = self._operation()
+        chunks = list(chunked(files, lambda spec: len(spec.temporary_name) + len(spec.local_name)))
+        for position, chunk in enumerate(chunks, 1):
+            self.send(RenameFiles(operation=number, files=tuple(chunk), last=position == len(chunks)))
+        return [result for result in await future if result.error]
+
+    async def delete(self, paths: list[str]) -> list[FileResult]:
+        """Delete temporary files; return those that could not be."""
+        number, future = self._operation()
+        chunks = list(chunked(paths, len))
+        for position, chunk in enumerate(chunks, 1):
+            self.send(DeleteFiles(operation=number, paths=tuple(chunk), last=position == len(chunks)))
+        return [result for result in await future if result.error]
+
+    def close(self) -> None:
+        """Let the worker go: it ends when it sees the end of its channel."""
+        self._link.close()
+        self._closed("let go")
+
+    def _operation(self) -> tuple[int, asyncio.Future[list[FileResult]]]:
+        future: asyncio.Future[list[FileResult]] = asyncio.get_running_loop().create_future()
+        number = next(self._numbers)
+        if not self.is_open:
+            future.set_exception(WorkerGone())
+        else:
+            self._operations[number] = (future, [])
+        return number, future
+
+    def _receive(self, message: object) -> None:
+        match message:
+            case WorkerReady(pid=pid):
+                self.pid = pid
+                if not self.ready.done():
+                    self.ready.set_result(None)
+            case OperationResults(operation=number, results=results, last=last):
+                self._results(number, results, last=last)
+            case _:
+                number = getattr(message, "transfer", -1)
+                handler = self._transfers.get(number)
+                if handler is not None:
+                    handler.on_frame(message)
+
+    def _results(self, number: int, results: tuple[FileResult, ...], *, last: bool) -> None:
+        entry = self._operations.get(number)
+        if entry is None:
+            return
+        future, collected = entry
+        collected.extend(results)
+        if last:
+            del self._operations[number]
+            if not future.done():
+                future.set_result(collected)
+            self._ended_something()
+
+    def _ended_something(self) -> None:
+        self._ended(self, "")
+
+    def _closed(self, reason: str) -> None:
+        if self.idle_timer is not None:
+            self.idle_timer.cancel()
+        transfers, self._transfers = self._transfers, {}
+        operations, self._operations = self._operations, {}
+        for future, _ in operations.values():
+            if not future.done():
+                future.set_exception(WorkerGone())
+        if not self.ready.done():
+            self.ready.set_exception(WorkerGone())
+            self.ready.exception()
+        self._ended(self, reason)
+        for handler in transfers.values():
+            handler.on_lost()
+
+
+class WorkerPool:
+    """Hands out the worker of an identity; starts it through the monitor where there is none."""
+
+    def __init__(self, channel: Channel, *, idle_s: float, monitor_gone: Callable[[str], None]) -> None:
+        self._idle_s = idle_s
+        self._requests = itertools.count(1)
+        self._spawning: dict[int, asyncio.Future[WorkerSpawned]] = {}
+        self._workers: dict[Identity, asyncio.Future[Worker]] = {}
+        self._alive: set[Worker] = set()
+        self.started = 0
+        self._monitor = Link(channel, on_frame=self._from_monitor, on_closed=monitor_gone)
+
+    def __repr__(self) -> str:
+        return f"<WorkerPool alive={len(self._alive)} started={self.started}>"
+
+    def __len__(self) -> int:
+        return len(self._alive)
+
+    def announce_ready(self, socket_path: str) -> None:
+        """Tell the monitor that the service takes calls."""
+        self._monitor.send(ServiceReady(socket_path=socket_path))
+
+    def announce_stop(self, exit_status: int) -> None:
+        """Tell the monitor that the service ends by its own will."""
+        self._monitor.send(ServiceStopping(exit_status=exit_status))
+
+    async def get(self, identity: Identity) -> Worker:
+        """Return the worker of an identity, starting it if need be.
+
+        Raises BitsError when the account may have none (ERROR_NO_SUCH_USER …) and WorkerGone when it
+        died before it was ready.
+        """
+        future = self._workers.get(identity)
+        if future is None or (future.done() and not _is_usable(future)):
+            future = asyncio.get_running_loop().create_future()
+            self._workers[identity] = future
+            try:
+                future.set_result(await self._start(identity))
+            except BaseException as error:
+                if self._workers.get(identity) is future:
+                    del self._workers[identity]
+                if isinstance(error, Exception):
+                    future.set_exception(error)
+                    future.exception()
+                else:
+                    future.cancel()
+                raise
+        worker = await asyncio.shield(future)
+        self._look_at(worker)
+        return worker
+
+    def kill(self, worker: Worker) -> None:
+        """Kill a worker that does not answer."""
+        log.warning("action=kill-worker pid=%d uid=%d", worker.pid, worker.identity.uid)
+        self._monitor.send(KillWorker(pid=worker.pid))
+
+    def drop(self, uid: int) -> None:
+        """Let all workers of an account go."""
+        for worker in tuple(self._alive):
+            if worker.identity.uid == uid:
+                worker.close()
+
+    def close(self) -> None:
+        """Let all workers go."""
+        for worker in tuple(self._alive):
+            worker.close()
+
+    def release(self, worker: Worker) -> None:
+        """Note that something has ended in a worker: it may be idle now."""
+        self._look_at(worker)
+
+    async def _start(self, identity: Identity) -> Worker:
+        ours, theirs = Channel.pair()
+        request = next(self._requests)
+        spawned: asyncio.Future[WorkerSpawned] = asyncio.get_running_loop().create_future()
+        self._spawning[request] = spawned
+        worker: Worker | None = None
+        try:
+            with theirs:
+                spawn = SpawnWorker(request=request, uid=identity.uid, gid=identity.gid, groups=identity.groups)
+                self._monitor.send(spawn, (theirs.fileno(),))
+            channel = Channel(ours, outgoing=SERVICE_TO_WORKER, incoming=WORKER_TO_SERVICE)
+            worker = Worker(identity, channel, ended=self._worker_event)
+            async with asyncio.timeout(SPAWN_TIMEOUT_S):
+                answer = await spawned
+                worker.pid = answer.pid
+                await worker.ready
+        except TimeoutError:
+            if worker is not None:
+                worker.close()
+            raise BitsError(
+                "BG_E_WATCHDOG_TIMEOUT", "no worker could be started: the monitor does not answer"
+            ) from None
+        except BaseException:
+            if worker is not None:
+                worker.close()
+            raise
+        finally:
+            self._spawning.pop(request, None)
+        self._alive.add(worker)
+        self.started += 1
+        log.info("action=worker-started pid=%d uid=%d", worker.pid, identity.uid)
+        return worker
+
+    def _from_monitor(self, message: object) -> None:
+        match message:
+            case WorkerSpawned(request=request):
+                future = self._spawning.get(request)
+                if future is not None and not future.done():
+                    future.set_result(message)
+            case SpawnRefused(request=request, error=error, message=text):
+                future = self._spawning.get(request)
+                if future is not None and not future.done():
+                    future.set_exception(BitsError(error, text))
+            case WorkerExited(pid=pid):
+                log.info("action=worker-exited pid=%d", pid)
+            case _:
+                raise AssertionError(f"the monitor sent {message!r}")
+
+    def _worker_event(self, worker: Worker, reason: str) -> None:
+        if worker.is_open:
+            self._look_at(worker)
+            return
+        self._alive.discard(worker)
+        future = self._workers.get(worker.identity)
+        if future is not None and future.done() and not _is_usable(future):
+            del self._workers[worker.identity]
+        log.info("action=worker-ended pid=%d uid=%d reason=%s", worker.pid, worker.identity.uid, reason)
+
+    def _look_at(self, worker: Worker) -> None:
+        if worker.idle_timer is not None:
+            worker.idle_timer.cancel()
+            worker.idle_timer = None
+        if worker.is_open and not worker.is_busy:
+            worker.idle_timer = asyncio.get_running_loop().call_later(self._idle_s, self._let_go, worker)
+
+    @staticmethod
+    def _let_go(worker: Worker) -> None:
+        if worker.is_open and not worker.is_busy:
+            worker.close()
+
+
+def _is_usable(future: asyncio.Future[Worker]) -> bool:
+    return not future.cancelled() and future.exception() is None and future.result().is_open
+
+
+def chunked(items: list[_Item], size: Callable[[_Item], int]) -> list[list[_Item]]:
+    """Split a list so that each part fits into one frame, whatever bytes the names are made of.
+
+    `size` is the number of characters of an item's names; in a frame one may take six bytes.
+    """
+    chunks: list[list[_Item]] = [[]]
+    filled = 0
+    for item in items:
+        cost = size(item) + CHARACTERS_BESIDE_NAMES
+        if chunks[-1] and (filled + cost > CHARACTERS_PER_FRAME or len(chunks[-1]) >= FILES_PER_FRAME):
+            chunks.append([])
+            filled = 0
+        chunks[-1].append(item)
+        filled += cost
+    return chunks
