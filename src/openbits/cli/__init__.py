@@ -1,1 +1,1 @@
-"""The commands."""
+"""The commands: what a person types, and what a terminal shows."""

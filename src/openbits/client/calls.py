@@ -98,8 +98,13 @@ def stream_request(target: str, last_event_id: int | None) -> bytes:
     return encode_request("GET", target, None, headers)
 
 
-def events_target(*, job_id: str | None = None, all_users: bool = False, after: int | None = None) -> str:
-    """Return the address of the event stream; `after` 0 begins with the oldest event that is kept."""
+def events_target(
+    *, job_id: str | None = None, all_users: bool = False, after: int | None = None, follow: bool = True
+) -> str:
+    """Return the address of the event stream.
+
+    `after` 0 begins with the oldest event that is kept; without `follow` the stream ends with the newest.
+    """
     query: dict[str, str | int] = {}
     if job_id is not None:
         query["job"] = job_id
@@ -107,6 +112,8 @@ def events_target(*, job_id: str | None = None, all_users: bool = False, after: 
         query["all_users"] = 1
     if after is not None:
         query["after"] = after
+    if not follow:
+        query["follow"] = 0
     return "/v1/events" + encode_query(query)
 
 

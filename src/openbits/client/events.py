@@ -110,19 +110,30 @@ class Reconnect:
 
 
 class EventStream:
-    """Events of one job or of all that the caller may see, blocking; an iterator of messages."""
+    """Events of one job or of all that the caller may see, blocking; an iterator of messages.
+
+    `follow` False: only those that are kept, from `after` on; then `is_over`.
+    """
 
     def __init__(
-        self, pool: ConnectionPool, *, job_id: str | None = None, all_users: bool = False, after: int | None = None
+        self,
+        pool: ConnectionPool,
+        *,
+        job_id: str | None = None,
+        all_users: bool = False,
+        after: int | None = None,
+        follow: bool = True,
     ) -> None:
         self._pool = pool
-        self._target = events_target(job_id=job_id, all_users=all_users)
-        self._first_target = events_target(job_id=job_id, all_users=all_users, after=after)
+        self._follow = follow
+        self._target = events_target(job_id=job_id, all_users=all_users, follow=follow)
+        self._first_target = events_target(job_id=job_id, all_users=all_users, after=after, follow=follow)
         self._parser = EventParser()
         self._reconnect = Reconnect()
         self._connection: Connection | None = None
         self._reader = ResponseReader()
         self._heard_at = 0.0
+        self.is_over = False
 
     def __repr__(self) -> str:
         return f"<EventStream {self._target} after {self._parser.last_id}>"
@@ -161,7 +172,7 @@ class EventStream:
             except (NoAnswer, BitsError) as error:
                 self._go_on_after(error, deadline)
                 messages = []
-            if messages or time.monotonic() >= deadline:
+            if messages or self.is_over or time.monotonic() >= deadline:
                 return messages
 
     def _connect(self) -> None:
@@ -191,7 +202,8 @@ class EventStream:
             self._reconnect.succeeded()
         if self._reader.done:
             self.close()
-            if not messages:
+            self.is_over = not self._follow
+            if self._follow and not messages:
                 raise NoAnswer
         return messages
 

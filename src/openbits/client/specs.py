@@ -37,11 +37,13 @@ def default_settings(settings: Mapping[str, Any] | None = None) -> Json:
 
 
 def file_json(spec: FileSpec) -> Json:
+    """Return the FileIn of a file to add."""
     ranges = [(one.offset, one.length) for one in spec.ranges]
     return calls.file_in(spec.remote_name, local_path(spec.local_name), ranges=ranges, checksum=spec.checksum)
 
 
 def job_json(spec: JobSpec) -> Json:
+    """Return the JobIn of a job to create; the umask of this process goes along."""
     return calls.job_in(
         spec.name,
         job_type=spec.type.value,

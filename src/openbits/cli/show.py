@@ -1,0 +1,206 @@
+"""The commands that look at jobs: list, show, why."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import click
+
+from openbits.cli import properties, text
+from openbits.cli.common import (
+    Context,
+    find_job,
+    job_argument,
+    json_option,
+    pass_context,
+    print_json,
+    say,
+    socket_option,
+)
+from openbits.cli.text import safe
+from openbits.client import calls
+from openbits.client.calls import Json
+
+FILES_SHOWN_UNASKED: Final = 20
+LIST_HEADER: Final = ("ID", "NAME", "STATE", "PRIORITY", "PROGRESS", "FILES", "OWNER")
+
+
+def terminal_columns() -> int | None:
+    """Return the width of standard output if it is a terminal."""
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or None if sys.stdout.isatty() else None
+    except (OSError, ValueError):
+        return None
+
+
+def list_row(job: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return a job as a row of the list."""
+    return (
+        job["id"][:8],
+        safe(job["name"]),
+        job["state"],
+        job["priority"],
+        text.progress(job["bytes_transferred"], job["bytes_total"]),
+        f"{job['files_transferred']}/{job['files_total']}",
+        safe(job["owner"]["name"]),
+    )
+
+
+@click.command("list")
+@click.option("--all-users", is_flag=True, help="Jobs of every account (administrators only).")
+@click.option("--history", is_flag=True, help="Also jobs that were completed or cancelled, while they are kept.")
+@json_option
+@socket_option
+@pass_context
+def list_jobs(context: Context, all_users: bool, history: bool, as_json: bool) -> None:
+    """List your jobs, oldest first."""
+    jobs = context.session().perform(calls.all_jobs(all_users=all_users, history=history))
+    if as_json:
+        print_json(jobs)
+    elif jobs:
+        say("\n".join(text.table(LIST_HEADER, [list_row(job) for job in jobs], columns=terminal_columns())))
+    elif sys.stdout.isatty():
+        say("There are no jobs.")
+
+
+@click.command()
+@job_argument
+@click.option("--files", "with_files", is_flag=True, help="List all files of the job.")
+@json_option
+@socket_option
+@pass_context
+def show(context: Context, job: str, with_files: bool, as_json: bool) -> None:
+    """Show everything about a job: state, error, progress, times, properties, and what its server cannot do."""
+    session = context.session()
+    job_id = find_job(session, job)
+    detail = session.perform(calls.job(job_id))
+    some_files = with_files or (not as_json and detail["files_total"] <= calls.PAGE_SIZE)
+    files: list[Json] = session.perform(calls.all_files(job_id)) if some_files else []
+    if as_json:
+        print_json({**detail, "files": files} if with_files else detail)
+        return
+    why = session.perform(calls.why(job_id))
+    lines = [*job_lines(detail, str(why["sentence"])), *remark_lines(files)]
+    if with_files or 0 < len(files) <= FILES_SHOWN_UNASKED:
+        lines += ["", *file_lines(files)]
+    elif detail["files_total"]:
+        lines += ["", f"{detail['files_total']} files: list them with 'bits show {job_id} --files'"]
+    say("\n".join(lines))
+
+
+def job_lines(job: Mapping[str, Any], why: str) -> list[str]:
+    """Return a job with its properties as `name: value` lines."""
+    owner = job["owner"]
+    rows = [
+        ("id", job["id"]),
+        ("name", safe(job["name"])),
+        ("description", safe(job["description"])),
+        ("type", job["type"]),
+        ("state", job["state"]),
+        ("why", safe(why)),
+        ("owner", f"{safe(owner['name'])} (uid {owner['uid']}, {owner['kind']})"),
+        ("progress", text.progress(job["bytes_transferred"], job["bytes_total"])),
+        ("files", f"{job['files_transferred']} of {job['files_total']} transferred"),
+        ("created", text.local_time(job["creation_time"])),
+        ("modified", text.local_time(job["modification_time"])),
+        ("transferred", text.local_time(job["transfer_completion_time"])),
+        ("retry", text.local_time(job["retry_time"])),
+        ("errors so far", str(job["error_count"])),
+    ]
+    if job["result"]:
+        rows.append(("result", job["result"]))
+    rows += error_rows(job["error"])
+    rows += [
+        (key, properties.show(key, value))
+        for key, value in job["settings"].items()
+        if key not in ("name", "description")
+    ]
+    label_columns = max(len(label) for label, _ in rows)
+    return [f"{label + ':':<{label_columns + 1}} {value}".rstrip() for label, value in rows]
+
+
+def error_rows(error: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """Return the error of a job as lines."""
+    if error is None:
+        return []
+    rows = [("error", f"{error['code']} ({error['hresult']:#010x}): {safe(error['message'])}")]
+    rows.append(("error context", error["context"]))
+    if error["remote_name"]:
+        rows.append(("error file", safe(error["remote_name"])))
+    return rows
+
+
+def remark_lines(files: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what is worth knowing about the files' servers, one line a kind."""
+    lines = []
+    stuck = [file for file in files if file["resumable"] is False and not file["completed"]]
+    if stuck:
+        lines.append(f"note: the server cannot resume {_names(stuck)}: an interruption starts it from zero")
+    restarted = [file for file in files if file["restarts"]]
+    if restarted:
+        times = sum(file["restarts"] for file in restarted)
+        lines.append(
+            f"note: {_names(restarted)} began again ({times} in all): "
+            "the remote file had changed, or could not be resumed"
+        )
+    return lines
+
+
+def _names(files: Sequence[Mapping[str, Any]]) -> str:
+    first = safe(files[0]["remote_name"])
+    return first if len(files) == 1 else f"{first} and {len(files) - 1} more"
+
+
+def file_lines(files: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the files as a table, with what the server cannot do."""
+    rows = [
+        (
+            str(file["index"]),
+            _file_state(file),
+            text.progress(file["bytes_transferred"], file["bytes_total"]),
+            safe(file["remote_name"]),
+            safe(file["local_name"]),
+            _file_remarks(file),
+        )
+        for file in files
+    ]
+    return text.table(("FILE", "STATE", "PROGRESS", "REMOTE NAME", "LOCAL NAME", "REMARKS"), rows)
+
+
+def _file_state(file: Mapping[str, Any]) -> str:
+    if file["completed"]:
+        return "completed"
+    return "transferred" if file["transferred"] else "waiting"
+
+
+def _file_remarks(file: Mapping[str, Any]) -> str:
+    remarks = []
+    if file["ranges"]:
+        remarks.append(f"{len(file['ranges'])} ranges")
+    if file["resumable"] is False:
+        remarks.append("server cannot resume")
+    if file["restarts"]:
+        remarks.append(f"began again {file['restarts']} times")
+    if file["validation_state"] is False:
+        remarks.append("declared invalid")
+    return ", ".join(remarks)
+
+
+@click.command()
+@job_argument
+@json_option
+@socket_option
+@pass_context
+def why(context: Context, job: str, as_json: bool) -> None:
+    """Say the one thing that a job waits for."""
+    session = context.session()
+    answer = session.perform(calls.why(find_job(session, job)))
+    if as_json:
+        print_json(answer)
+        return
+    until = text.local_time(answer["until"])
+    sentence = safe(answer["sentence"])
+    say(sentence if answer["until"] is None or until in sentence else f"{sentence} (until {until})")
