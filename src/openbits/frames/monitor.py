@@ -92,6 +92,8 @@ class ForkWorker:
     uid: int
     gid: int
     groups: tuple[int, ...]
+    name: str = ""
+    """What the account is called, for process lists."""
 
 
 @ZYGOTE_TO_MONITOR.frame

@@ -1,0 +1,169 @@
+"""`bitsd-zygote`: has imported what a worker needs, and forks workers at the monitor's command.
+
+The rule: one thread, no secrets, no network, nothing read but the monitor's frames.  A worker gives up
+everything before it runs the first line of its own program, and nothing is imported after that: its
+account may not be able to read the program's files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import encodings.idna
+import gc
+import grp
+import os
+import pwd
+import select
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Final, NoReturn
+
+from openbits import privileges
+from openbits.frames.channel import Channel, ChannelClosed
+from openbits.frames.monitor import (
+    MONITOR_TO_ZYGOTE,
+    ZYGOTE_TO_MONITOR,
+    ForkFailed,
+    ForkWorker,
+    WorkerForked,
+    ZygoteReady,
+)
+from openbits.title import set_title
+from openbits.worker.sandbox import enter_sandbox
+
+_EXIT_CRASHED: Final = 70
+_WORKER_CHANNEL_FD: Final = 3
+
+PRELOADED: Final = (encodings.idna, grp, pwd)
+"""Modules that the standard library would import late, when a name is resolved or an account looked up."""
+
+RunWorker = Callable[[socket.socket], int]
+
+
+class Zygote:
+    """The loop; `run` returns when the monitor has gone."""
+
+    def __init__(self, channel_fd: int, run_worker: RunWorker) -> None:
+        self._channel = Channel(
+            socket.socket(fileno=channel_fd), outgoing=ZYGOTE_TO_MONITOR, incoming=MONITOR_TO_ZYGOTE
+        )
+        self._run_worker = run_worker
+        self._pid = os.getpid()
+        self._wakeup, self._alarm = socket.socketpair()
+        for sock in (self._wakeup, self._alarm):
+            sock.setblocking(False)
+
+    def run(self) -> None:
+        """Fork workers until the channel ends. Raises FrameError for a monitor that is not ours."""
+        # Reaped by hand: with SIGCHLD ignored, a worker that ends at once would be gone, and its number in
+        # use for something else, before its pidfd is opened.
+        signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+        signal.set_wakeup_fd(self._alarm.fileno(), warn_on_full_buffer=False)
+        poll = select.poll()
+        poll.register(self._wakeup, select.POLLIN)
+        with contextlib.suppress(ChannelClosed):
+            self._channel.send(ZygoteReady())
+            while True:
+                wanted = select.POLLIN | (select.POLLOUT if self._channel.wants_write else 0)
+                poll.register(self._channel.fileno(), wanted)
+                poll.poll()
+                self._reap()
+                self._channel.flush()
+                while (received := self._channel.receive()) is not None:
+                    self._obey(*received)
+
+    def _reap(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while self._wakeup.recv(64):
+                pass
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+
+    def _obey(self, frame: object, descriptors: list[int]) -> None:
+        try:
+            assert isinstance(frame, ForkWorker)
+            (socket_fd,) = descriptors
+            self._fork(frame, socket_fd)
+        finally:
+            for fd in descriptors:
+                os.close(fd)
+
+    def _fork(self, order: ForkWorker, socket_fd: int) -> None:
+        try:
+            pid = os.fork()
+        except OSError as error:
+            self._channel.send(ForkFailed(request=order.request, message=error.strerror or str(error)))
+            return
+        if pid == 0:
+            self._be_worker(order, socket_fd)
+        pidfd = os.pidfd_open(pid)
+        try:
+            self._channel.send(WorkerForked(request=order.request, pid=pid), (pidfd,))
+        finally:
+            os.close(pidfd)
+
+    def _be_worker(self, order: ForkWorker, socket_fd: int) -> NoReturn:
+        status = _EXIT_CRASHED
+        try:
+            privileges.die_with_parent(self._pid)
+            os.setpgid(0, 0)
+            self._leave_zygote(socket_fd)
+            set_title("bitsd-worker", f"bitsd-worker: {order.name or order.uid}")
+            privileges.become(order.uid, order.gid, order.groups)
+            enter_sandbox()
+            status = self._run_worker(socket.socket(fileno=_WORKER_CHANNEL_FD))
+        except BaseException:  # noqa: BLE001 - whatever it is, this process must never return to the zygote's loop
+            with contextlib.suppress(BaseException):
+                traceback.print_exc()
+        finally:
+            with contextlib.suppress(BaseException):
+                sys.stderr.flush()
+            os._exit(status)
+
+    def _leave_zygote(self, socket_fd: int) -> None:
+        """Keep nothing of the zygote's: no descriptor but the worker's channel, no signal handler."""
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGCHLD, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        # Closed as objects too: one that is collected later would close a number that the worker uses by then.
+        kept = os.dup(socket_fd)
+        self._channel.close()
+        self._wakeup.close()
+        self._alarm.close()
+        if kept != _WORKER_CHANNEL_FD:
+            os.dup2(kept, _WORKER_CHANNEL_FD, inheritable=False)
+        os.closerange(_WORKER_CHANNEL_FD + 1, os.sysconf("SC_OPEN_MAX"))
+        gc.enable()
+
+
+def main(run_worker: RunWorker) -> int:
+    """Run the program; return its exit status."""
+    parser = argparse.ArgumentParser(prog="bitsd-zygote", description="Started by bitsd; forks its workers.")
+    parser.add_argument("--channel", type=int, required=True, metavar="FD")
+    options = parser.parse_args()
+    set_title("bitsd-zygote")
+    privileges.forbid_inspection()
+    # The account database's modules are loaded once, here, and not in every worker.
+    with contextlib.suppress(KeyError):
+        pwd.getpwuid(os.getuid())
+    # What exists now is shared with all workers for as long as nobody writes to it; a collection would.
+    gc.collect()
+    gc.disable()
+    gc.freeze()
+    Zygote(options.channel, run_worker).run()
+    return 0
+
+
+def _main() -> int:
+    from openbits.worker.main import run  # noqa: PLC0415 - tests of the zygote run it with another worker
+
+    return main(run)
+
+
+if __name__ == "__main__":
+    sys.exit(_main())
