@@ -1,0 +1,55 @@
+# Everything that a developer or a machine of the CI does with this project has a target here.
+# A virtual environment of the system's Python is made in .venv when it is needed.
+
+PYTHON ?= /usr/bin/python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+INSTALLED = $(VENV)/.installed
+
+.PHONY: help run test check format lint types imports docs bench install-system uninstall-system clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 28
+
+$(INSTALLED): pyproject.toml scripts/bootstrap.sh
+	@sh scripts/bootstrap.sh "$(PYTHON)" "$(VENV)"
+	@touch $@
+
+run: $(INSTALLED) ## Download a file in the background, kill the service half-way, see it go on (URL=… OUT=… for your own file)
+	@$(BIN)/python scripts/demo.py $(if $(URL),--url "$(URL)") $(if $(OUT),--out "$(OUT)")
+
+test: $(INSTALLED) ## Run all tests
+	@sh scripts/test-packages.sh
+	@$(BIN)/pytest $(ARGS)
+
+check: $(INSTALLED) lint types imports docs test ## Everything that the CI checks
+
+format: $(INSTALLED) ## Format the code
+	@$(BIN)/ruff format src tests bench scripts
+	@$(BIN)/ruff check --fix src tests bench scripts
+
+lint: $(INSTALLED)
+	@$(BIN)/ruff format --check src tests bench scripts
+	@$(BIN)/ruff check src tests bench scripts
+
+types: $(INSTALLED)
+	@$(BIN)/mypy
+
+imports: $(INSTALLED)
+	@$(BIN)/lint-imports
+
+docs: $(INSTALLED)
+	@$(BIN)/python scripts/generate_docs.py --check
+
+bench: $(INSTALLED) ## Measure against curl and aria2, side by side (ARGS="--quick" for a short run)
+	@sh scripts/test-packages.sh
+	@$(BIN)/python -m bench $(ARGS)
+
+install-system: ## As root: install the service for all accounts of this machine
+	@sh packaging/install-system.sh
+
+uninstall-system: ## As root: remove it again; jobs are kept
+	@sh packaging/install-system.sh --uninstall
+
+clean: ## Remove what was made here
+	rm -rf $(VENV) build dist demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
