@@ -83,200 +83,157 @@ class ErrorCode:
 ERRORS: Final[dict[str, ErrorCode]] = {}
 _BY_HRESULT: Final[dict[int, ErrorCode]] = {}
 
-_DEFAULTS: Final = {
-    Fault.CALLER: (ExitCode.USAGE, HTTPStatus.BAD_REQUEST),
-    Fault.REMOTE: (ExitCode.TRANSFER_FAILED, HTTPStatus.BAD_GATEWAY),
-    Fault.LOCAL: (ExitCode.TRANSFER_FAILED, HTTPStatus.UNPROCESSABLE_ENTITY),
-    Fault.CONDITION: (ExitCode.TRANSFER_FAILED, HTTPStatus.SERVICE_UNAVAILABLE),
-    Fault.INTERNAL: (ExitCode.TRANSFER_FAILED, HTTPStatus.INTERNAL_SERVER_ERROR),
-}
-
-
-def _row(
-    name: str,
-    hresult: int,
-    fault: Fault,
-    text: str,
-    *,
-    exit_code: ExitCode | None = None,
-    status: HTTPStatus | None = None,
-) -> None:
-    default_exit, default_status = _DEFAULTS[fault]
-    row = ErrorCode(
-        name=name,
-        hresult=hresult,
-        fault=fault,
-        text=text,
-        exit_code=default_exit if exit_code is None else exit_code,
-        http_status=int(default_status if status is None else status),
-    )
-    if name in ERRORS or hresult in _BY_HRESULT:
-        raise AssertionError(f"{name} ({hresult:#010x}) stands in the table twice")
-    ERRORS[name] = row
-    _BY_HRESULT[hresult] = row
-
-
-def _table() -> None:
-    caller, remote, local = Fault.CALLER, Fault.REMOTE, Fault.LOCAL
-    condition, internal = Fault.CONDITION, Fault.INTERNAL
-    conflict = HTTPStatus.CONFLICT
-    state = ExitCode.WRONG_STATE
-    denied = ExitCode.ACCESS_DENIED
-
-    def bits(code: int, name: str, fault: Fault, text: str, **more: object) -> None:
-        exit_code = more.get("exit_code")
-        status = more.get("status")
-        assert exit_code is None or isinstance(exit_code, ExitCode)
-        assert status is None or isinstance(status, HTTPStatus)
-        _row(f"BG_E_{name}", 0x8020_0000 + code, fault, text, exit_code=exit_code, status=status)
-
-    _row("S_OK", 0, caller, "done", exit_code=ExitCode.DONE, status=HTTPStatus.OK)
-    _row("S_FALSE", 1, caller, "nothing to do", exit_code=ExitCode.DONE, status=HTTPStatus.OK)
-    for name, hresult, text in (
+_ROWS: Final[dict[tuple[Fault, ExitCode, HTTPStatus], tuple[tuple[str, int, str], ...]]] = {
+    (Fault.CALLER, ExitCode.DONE, HTTPStatus.OK): (
+        ("S_OK", 0, "done"),
+        ("S_FALSE", 1, "nothing to do"),
         ("BG_S_ERROR_CONTEXT_NONE", 0x0020_0006, "there is no error context"),
         ("BG_S_PARTIAL_COMPLETE", 0x0020_0017, "only the files that were finished were kept"),
         ("BG_S_UNABLE_TO_DELETE_FILES", 0x0020_001A, "done, but some temporary files are left"),
         ("BG_S_OVERRIDDEN_BY_POLICY", 0x0020_0055, "saved, but a policy has precedence"),
-    ):
-        _row(name, hresult, caller, text, exit_code=ExitCode.DONE, status=HTTPStatus.OK)
-
-    bits(0x01, "NOT_FOUND", caller, "there is no such job", exit_code=ExitCode.NO_SUCH_JOB, status=HTTPStatus.NOT_FOUND)
-    bits(0x02, "INVALID_STATE", caller, "the job's state does not allow this", exit_code=state, status=conflict)
-    bits(0x03, "EMPTY", caller, "the job has no files", exit_code=state, status=conflict)
-    bits(0x04, "FILE_NOT_AVAILABLE", caller, "the error does not concern a file", status=conflict)
-    bits(0x05, "PROTOCOL_NOT_AVAILABLE", caller, "the error does not concern a protocol", status=conflict)
-    bits(0x0D, "DESTINATION_LOCKED", condition, "the destination volume is locked")
-    bits(0x0E, "VOLUME_CHANGED", local, "another volume is mounted at the destination")
-    bits(
-        0x0F,
-        "ERROR_INFORMATION_UNAVAILABLE",
-        caller,
-        "the job has no error to report",
-        exit_code=state,
-        status=conflict,
-    )
-    bits(0x10, "NETWORK_DISCONNECTED", condition, "there is no network")
-    bits(0x11, "MISSING_FILE_SIZE", remote, "the server does not tell the size of the file")
-    bits(0x12, "INSUFFICIENT_HTTP_SUPPORT", remote, "the server does not support the HTTP features that are needed")
-    bits(0x13, "INSUFFICIENT_RANGE_SUPPORT", remote, "the server or a proxy does not support byte ranges")
-    bits(
-        0x14,
-        "REMOTE_NOT_SUPPORTED",
-        caller,
-        "the service takes calls from this machine only",
-        exit_code=denied,
-        status=HTTPStatus.FORBIDDEN,
-    )
-    bits(0x15, "NEW_OWNER_DIFF_MAPPING", caller, "the path means another place for the new owner", status=conflict)
-    bits(0x16, "NEW_OWNER_NO_FILE_ACCESS", caller, "the new owner cannot access the temporary files", status=conflict)
-    bits(0x18, "PROXY_LIST_TOO_LARGE", caller, "the proxy list is too long")
-    bits(0x19, "PROXY_BYPASS_LIST_TOO_LARGE", caller, "the proxy bypass list is too long")
-    bits(0x1B, "INVALID_SERVER_RESPONSE", remote, "the server's answer makes no sense")
-    bits(0x1C, "TOO_MANY_FILES", caller, "an upload job takes exactly one file")
-    bits(0x1D, "LOCAL_FILE_CHANGED", local, "the local file was changed during the upload")
-    bits(0x1F, "SESSION_NOT_FOUND", remote, "the server does not know the upload session")
-    bits(0x20, "TOO_LARGE", remote, "the file or the reply is larger than allowed")
-    bits(0x21, "STRING_TOO_LONG", caller, "a text is longer than allowed")
-    bits(0x22, "CLIENT_SERVER_PROTOCOL_MISMATCH", remote, "client and server have no upload protocol in common")
-    bits(0x23, "SERVER_EXECUTE_ENABLED", remote, "the server's directory allows scripts to run")
-    bits(0x24, "NO_PROGRESS", remote, "no progress was made")
-    bits(0x25, "USERNAME_TOO_LARGE", caller, "the user name is too long")
-    bits(0x26, "PASSWORD_TOO_LARGE", caller, "the password is too long")
-    bits(0x27, "INVALID_AUTH_TARGET", caller, "the authentication target is unknown")
-    bits(0x28, "INVALID_AUTH_SCHEME", caller, "the authentication scheme is unknown")
-    bits(0x29, "FILE_NOT_FOUND", caller, "there is no such file", status=HTTPStatus.NOT_FOUND)
-    bits(0x2B, "INVALID_RANGE", caller, "the byte range is invalid or outside the file")
-    bits(0x2C, "OVERLAPPING_RANGES", caller, "the byte ranges overlap")
-    bits(0x2D, "CONNECT_FAILURE", remote, "the server could not be connected to")
-    bits(0x2E, "CONNECTION_CLOSED", remote, "the server closed the connection too early")
-    bits(0x3E, "BLOCKED_BY_POLICY", condition, "the bandwidth policy blocks background transfers")
-    bits(0x3F, "INVALID_PROXY_INFO", caller, "the proxy or proxy bypass list is invalid")
-    bits(0x40, "INVALID_CREDENTIALS", caller, "the credentials are not well-formed")
-    bits(0x41, "INVALID_HASH_ALGORITHM", caller, "the hash algorithm is not supported")
-    bits(0x49, "TOO_MANY_JOBS_PER_USER", caller, "the account has as many jobs as it may have", status=conflict)
-    bits(0x50, "TOO_MANY_JOBS_PER_MACHINE", caller, "the machine has as many jobs as it may have", status=conflict)
-    bits(0x51, "TOO_MANY_FILES_IN_JOB", caller, "the job has as many files as it may have", status=conflict)
-    bits(0x52, "TOO_MANY_RANGES_IN_FILE", caller, "the file has more ranges than it may have")
-    bits(0x53, "VALIDATION_FAILED", local, "the content was declared invalid")
-    bits(0x54, "MAXDOWNLOAD_TIMEOUT", condition, "the job ran longer than its maximum download time")
-    bits(0x56, "TOKEN_REQUIRED", condition, "the helper token that the job needs is gone")
-    bits(0x57, "UNKNOWN_PROPERTY_ID", caller, "there is no such property")
-    bits(0x58, "READ_ONLY_PROPERTY", caller, "the property cannot be set")
-    bits(0x59, "BLOCKED_BY_COST_TRANSFER_POLICY", condition, "the network's cost blocks the transfer")
-    bits(0x60, "PROPERTY_SUPPORTED_FOR_DOWNLOAD_JOBS_ONLY", caller, "the property exists for download jobs only")
-    bits(
-        0x61,
-        "READ_ONLY_PROPERTY_AFTER_ADDFILE",
-        caller,
-        "the property must be set before files are added",
-        exit_code=state,
-        status=conflict,
-    )
-    bits(
-        0x62,
-        "READ_ONLY_PROPERTY_AFTER_RESUME",
-        caller,
-        "the property must be set before the job is first resumed",
-        exit_code=state,
-        status=conflict,
-    )
-    bits(0x63, "MAX_DOWNLOAD_SIZE_INVALID_VALUE", caller, "the maximum download size is invalid")
-    bits(0x64, "MAX_DOWNLOAD_SIZE_LIMIT_REACHED", condition, "the job reached its maximum download size")
-    bits(0x66, "USE_STORED_CREDENTIALS_NOT_SUPPORTED", caller, "stored credentials exist for proxies only")
-    bits(0x67, "BLOCKED_BY_BATTERY_POLICY", condition, "the machine runs on battery")
-    bits(0x68, "BLOCKED_BY_BATTERY_SAVER", condition, "the battery is low")
-    bits(0x69, "WATCHDOG_TIMEOUT", internal, "a part of the service did not answer")
-    bits(0x6C, "DATABASE_CORRUPT", internal, "the job store is damaged")
-    bits(0x6D, "RANDOM_ACCESS_NOT_SUPPORTED", remote, "the file cannot be fetched on demand")
-    bits(0x70, "BLOCKED_BY_SYSTEM_POLICY", condition, "the system blocks background transfers")
-    bits(
-        0x71,
-        "NOT_SUPPORTED_WITH_CUSTOM_HTTP_METHOD",
-        caller,
-        "not possible together with a custom HTTP method",
-        status=conflict,
-    )
-    bits(0x72, "UNSUPPORTED_JOB_CONFIGURATION", caller, "these properties exclude each other", status=conflict)
-    bits(0x73, "REMOTE_FILE_CHANGED", remote, "the remote file was changed during the transfer")
-    bits(0x74, "SERVER_CERT_VALIDATION_INTERFACE_REQUIRED", condition, "the program that checks certificates is gone")
-    bits(0x75, "READ_ONLY_WHEN_JOB_ACTIVE", caller, "the job must be suspended first", exit_code=state, status=conflict)
-
-    _row("E_INVALIDARG", 0x8007_0057, caller, "an argument is invalid")
-    _row("E_ACCESSDENIED", 0x8007_0005, caller, "access is denied", exit_code=denied, status=HTTPStatus.FORBIDDEN)
-    _row("E_NOTIMPL", 0x8000_4001, caller, "this is not implemented", status=HTTPStatus.NOT_IMPLEMENTED)
-    _row("E_FAIL", 0x8000_4005, internal, "the service failed; its log says why")
-    _row("ERROR_NOT_ENOUGH_MEMORY", 0x8007_0008, internal, "there is not enough memory")
-    _row("E_PENDING", 0x8000_000A, caller, "the file is not finished", exit_code=state, status=conflict)
-    _row("ERROR_RESOURCE_LANG_NOT_FOUND", 0x8007_1717, caller, "there is no text in that language")
-    _row("ERROR_FILE_NOT_FOUND", 0x8007_0002, local, "the file does not exist")
-    _row("ERROR_PATH_NOT_FOUND", 0x8007_0003, local, "the directory does not exist")
-    _row("ERROR_FILE_EXISTS", 0x8007_0050, local, "something else stands at the file's name")
-    _row("ERROR_WRITE_FAULT", 0x8007_001D, local, "the disk reported an error while it was written to")
-    _row("ERROR_READ_FAULT", 0x8007_001E, local, "the disk reported an error while it was read from")
-    _row("ERROR_DISK_FULL", 0x8007_0070, condition, "there is no room on the disk")
-    _row("ERROR_DISK_QUOTA_EXCEEDED", 0x8007_050F, condition, "the account's disk quota is used up")
-    _row("ERROR_FILE_TOO_LARGE", 0x8007_00DF, local, "the file is larger than the file system or the limit allows")
-    _row("ERROR_NO_SUCH_USER", 0x8007_0525, condition, "the account does not exist")
-    _row("ERROR_CRC", 0x8007_0017, remote, "the content does not have the checksum that was asked for")
-    _row("ERROR_WINHTTP_TIMEOUT", 0x8007_2EE2, remote, "the server sent nothing for too long")
-    _row("ERROR_WINHTTP_NAME_NOT_RESOLVED", 0x8007_2EE7, remote, "the server's name could not be resolved")
-    _row("ERROR_WINHTTP_INVALID_URL", 0x8007_2EE5, remote, "the URL is invalid")
-    _row("ERROR_WINHTTP_CANNOT_CONNECT", 0x8007_2EFD, remote, "no connection to the server could be made")
-    _row("ERROR_WINHTTP_CONNECTION_ERROR", 0x8007_2EFE, remote, "the connection to the server broke")
-    _row("ERROR_WINHTTP_INVALID_SERVER_RESPONSE", 0x8007_2F78, remote, "the server's answer is not HTTP")
-    _row(
-        "ERROR_WINHTTP_REDIRECT_FAILED",
-        0x8007_2F7C,
-        remote,
-        "the server redirected to a place that may not be followed",
-    )
-    _row("ERROR_WINHTTP_SECURE_FAILURE", 0x8007_2F8F, remote, "the server's identity could not be verified")
-    _row("ERROR_WINHTTP_CLIENT_AUTH_CERT_NEEDED", 0x8007_2F0C, remote, "the server asks for a client certificate")
-    _row("ERROR_SERVICE_NOT_ACTIVE", 0x8007_0426, condition, "the service does not run", exit_code=ExitCode.NO_SERVICE)
-    _row("RPC_S_CALL_FAILED", 0x8007_06BE, condition, "the service broke off the call", exit_code=ExitCode.NO_SERVICE)
+    ),
+    (Fault.CALLER, ExitCode.USAGE, HTTPStatus.BAD_REQUEST): (
+        ("BG_E_PROXY_LIST_TOO_LARGE", 0x8020_0018, "the proxy list is too long"),
+        ("BG_E_PROXY_BYPASS_LIST_TOO_LARGE", 0x8020_0019, "the proxy bypass list is too long"),
+        ("BG_E_TOO_MANY_FILES", 0x8020_001C, "an upload job takes exactly one file"),
+        ("BG_E_STRING_TOO_LONG", 0x8020_0021, "a text is longer than allowed"),
+        ("BG_E_USERNAME_TOO_LARGE", 0x8020_0025, "the user name is too long"),
+        ("BG_E_PASSWORD_TOO_LARGE", 0x8020_0026, "the password is too long"),
+        ("BG_E_INVALID_AUTH_TARGET", 0x8020_0027, "the authentication target is unknown"),
+        ("BG_E_INVALID_AUTH_SCHEME", 0x8020_0028, "the authentication scheme is unknown"),
+        ("BG_E_INVALID_RANGE", 0x8020_002B, "the byte range is invalid or outside the file"),
+        ("BG_E_OVERLAPPING_RANGES", 0x8020_002C, "the byte ranges overlap"),
+        ("BG_E_INVALID_PROXY_INFO", 0x8020_003F, "the proxy or proxy bypass list is invalid"),
+        ("BG_E_INVALID_CREDENTIALS", 0x8020_0040, "the credentials are not well-formed"),
+        ("BG_E_INVALID_HASH_ALGORITHM", 0x8020_0041, "the hash algorithm is not supported"),
+        ("BG_E_TOO_MANY_RANGES_IN_FILE", 0x8020_0052, "the file has more ranges than it may have"),
+        ("BG_E_UNKNOWN_PROPERTY_ID", 0x8020_0057, "there is no such property"),
+        ("BG_E_READ_ONLY_PROPERTY", 0x8020_0058, "the property cannot be set"),
+        ("BG_E_PROPERTY_SUPPORTED_FOR_DOWNLOAD_JOBS_ONLY", 0x8020_0060, "the property exists for download jobs only"),
+        ("BG_E_MAX_DOWNLOAD_SIZE_INVALID_VALUE", 0x8020_0063, "the maximum download size is invalid"),
+        ("BG_E_USE_STORED_CREDENTIALS_NOT_SUPPORTED", 0x8020_0066, "stored credentials exist for proxies only"),
+        ("E_INVALIDARG", 0x8007_0057, "an argument is invalid"),
+        ("ERROR_RESOURCE_LANG_NOT_FOUND", 0x8007_1717, "there is no text in that language"),
+    ),
+    (Fault.CALLER, ExitCode.USAGE, HTTPStatus.NOT_FOUND): (
+        ("BG_E_FILE_NOT_FOUND", 0x8020_0029, "there is no such file"),
+    ),
+    (Fault.CALLER, ExitCode.USAGE, HTTPStatus.CONFLICT): (
+        ("BG_E_FILE_NOT_AVAILABLE", 0x8020_0004, "the error does not concern a file"),
+        ("BG_E_PROTOCOL_NOT_AVAILABLE", 0x8020_0005, "the error does not concern a protocol"),
+        ("BG_E_NEW_OWNER_DIFF_MAPPING", 0x8020_0015, "the path means another place for the new owner"),
+        ("BG_E_NEW_OWNER_NO_FILE_ACCESS", 0x8020_0016, "the new owner cannot access the temporary files"),
+        ("BG_E_TOO_MANY_JOBS_PER_USER", 0x8020_0049, "the account has as many jobs as it may have"),
+        ("BG_E_TOO_MANY_JOBS_PER_MACHINE", 0x8020_0050, "the machine has as many jobs as it may have"),
+        ("BG_E_TOO_MANY_FILES_IN_JOB", 0x8020_0051, "the job has as many files as it may have"),
+        ("BG_E_NOT_SUPPORTED_WITH_CUSTOM_HTTP_METHOD", 0x8020_0071, "not possible together with a custom HTTP method"),
+        ("BG_E_UNSUPPORTED_JOB_CONFIGURATION", 0x8020_0072, "these properties exclude each other"),
+    ),
+    (Fault.CALLER, ExitCode.USAGE, HTTPStatus.NOT_IMPLEMENTED): (
+        ("E_NOTIMPL", 0x8000_4001, "this is not implemented"),
+    ),
+    (Fault.CALLER, ExitCode.NO_SUCH_JOB, HTTPStatus.NOT_FOUND): (
+        ("BG_E_NOT_FOUND", 0x8020_0001, "there is no such job"),
+    ),
+    (Fault.CALLER, ExitCode.ACCESS_DENIED, HTTPStatus.FORBIDDEN): (
+        ("BG_E_REMOTE_NOT_SUPPORTED", 0x8020_0014, "the service takes calls from this machine only"),
+        ("E_ACCESSDENIED", 0x8007_0005, "access is denied"),
+    ),
+    (Fault.CALLER, ExitCode.WRONG_STATE, HTTPStatus.CONFLICT): (
+        ("BG_E_INVALID_STATE", 0x8020_0002, "the job's state does not allow this"),
+        ("BG_E_EMPTY", 0x8020_0003, "the job has no files"),
+        ("BG_E_ERROR_INFORMATION_UNAVAILABLE", 0x8020_000F, "the job has no error to report"),
+        ("BG_E_READ_ONLY_PROPERTY_AFTER_ADDFILE", 0x8020_0061, "the property must be set before files are added"),
+        (
+            "BG_E_READ_ONLY_PROPERTY_AFTER_RESUME",
+            0x8020_0062,
+            "the property must be set before the job is first resumed",
+        ),
+        ("BG_E_READ_ONLY_WHEN_JOB_ACTIVE", 0x8020_0075, "the job must be suspended first"),
+        ("E_PENDING", 0x8000_000A, "the file is not finished"),
+    ),
+    (Fault.REMOTE, ExitCode.TRANSFER_FAILED, HTTPStatus.BAD_GATEWAY): (
+        ("BG_E_MISSING_FILE_SIZE", 0x8020_0011, "the server does not tell the size of the file"),
+        (
+            "BG_E_INSUFFICIENT_HTTP_SUPPORT",
+            0x8020_0012,
+            "the server does not support the HTTP features that are needed",
+        ),
+        ("BG_E_INSUFFICIENT_RANGE_SUPPORT", 0x8020_0013, "the server or a proxy does not support byte ranges"),
+        ("BG_E_INVALID_SERVER_RESPONSE", 0x8020_001B, "the server's answer makes no sense"),
+        ("BG_E_SESSION_NOT_FOUND", 0x8020_001F, "the server does not know the upload session"),
+        ("BG_E_TOO_LARGE", 0x8020_0020, "the file or the reply is larger than allowed"),
+        ("BG_E_CLIENT_SERVER_PROTOCOL_MISMATCH", 0x8020_0022, "client and server have no upload protocol in common"),
+        ("BG_E_SERVER_EXECUTE_ENABLED", 0x8020_0023, "the server's directory allows scripts to run"),
+        ("BG_E_NO_PROGRESS", 0x8020_0024, "no progress was made"),
+        ("BG_E_CONNECT_FAILURE", 0x8020_002D, "the server could not be connected to"),
+        ("BG_E_CONNECTION_CLOSED", 0x8020_002E, "the server closed the connection too early"),
+        ("BG_E_RANDOM_ACCESS_NOT_SUPPORTED", 0x8020_006D, "the file cannot be fetched on demand"),
+        ("BG_E_REMOTE_FILE_CHANGED", 0x8020_0073, "the remote file was changed during the transfer"),
+        ("ERROR_CRC", 0x8007_0017, "the content does not have the checksum that was asked for"),
+        ("ERROR_WINHTTP_TIMEOUT", 0x8007_2EE2, "the server sent nothing for too long"),
+        ("ERROR_WINHTTP_NAME_NOT_RESOLVED", 0x8007_2EE7, "the server's name could not be resolved"),
+        ("ERROR_WINHTTP_INVALID_URL", 0x8007_2EE5, "the URL is invalid"),
+        ("ERROR_WINHTTP_CANNOT_CONNECT", 0x8007_2EFD, "no connection to the server could be made"),
+        ("ERROR_WINHTTP_CONNECTION_ERROR", 0x8007_2EFE, "the connection to the server broke"),
+        ("ERROR_WINHTTP_INVALID_SERVER_RESPONSE", 0x8007_2F78, "the server's answer is not HTTP"),
+        ("ERROR_WINHTTP_REDIRECT_FAILED", 0x8007_2F7C, "the server redirected to a place that may not be followed"),
+        ("ERROR_WINHTTP_SECURE_FAILURE", 0x8007_2F8F, "the server's identity could not be verified"),
+        ("ERROR_WINHTTP_CLIENT_AUTH_CERT_NEEDED", 0x8007_2F0C, "the server asks for a client certificate"),
+    ),
+    (Fault.LOCAL, ExitCode.TRANSFER_FAILED, HTTPStatus.UNPROCESSABLE_ENTITY): (
+        ("BG_E_VOLUME_CHANGED", 0x8020_000E, "another volume is mounted at the destination"),
+        ("BG_E_LOCAL_FILE_CHANGED", 0x8020_001D, "the local file was changed during the upload"),
+        ("BG_E_VALIDATION_FAILED", 0x8020_0053, "the content was declared invalid"),
+        ("ERROR_FILE_NOT_FOUND", 0x8007_0002, "the file does not exist"),
+        ("ERROR_PATH_NOT_FOUND", 0x8007_0003, "the directory does not exist"),
+        ("ERROR_FILE_EXISTS", 0x8007_0050, "something else stands at the file's name"),
+        ("ERROR_WRITE_FAULT", 0x8007_001D, "the disk reported an error while it was written to"),
+        ("ERROR_READ_FAULT", 0x8007_001E, "the disk reported an error while it was read from"),
+        ("ERROR_FILE_TOO_LARGE", 0x8007_00DF, "the file is larger than the file system or the limit allows"),
+    ),
+    (Fault.CONDITION, ExitCode.TRANSFER_FAILED, HTTPStatus.SERVICE_UNAVAILABLE): (
+        ("BG_E_DESTINATION_LOCKED", 0x8020_000D, "the destination volume is locked"),
+        ("BG_E_NETWORK_DISCONNECTED", 0x8020_0010, "there is no network"),
+        ("BG_E_BLOCKED_BY_POLICY", 0x8020_003E, "the bandwidth policy blocks background transfers"),
+        ("BG_E_MAXDOWNLOAD_TIMEOUT", 0x8020_0054, "the job ran longer than its maximum download time"),
+        ("BG_E_TOKEN_REQUIRED", 0x8020_0056, "the helper token that the job needs is gone"),
+        ("BG_E_BLOCKED_BY_COST_TRANSFER_POLICY", 0x8020_0059, "the network's cost blocks the transfer"),
+        ("BG_E_MAX_DOWNLOAD_SIZE_LIMIT_REACHED", 0x8020_0064, "the job reached its maximum download size"),
+        ("BG_E_BLOCKED_BY_BATTERY_POLICY", 0x8020_0067, "the machine runs on battery"),
+        ("BG_E_BLOCKED_BY_BATTERY_SAVER", 0x8020_0068, "the battery is low"),
+        ("BG_E_BLOCKED_BY_SYSTEM_POLICY", 0x8020_0070, "the system blocks background transfers"),
+        ("BG_E_SERVER_CERT_VALIDATION_INTERFACE_REQUIRED", 0x8020_0074, "the program that checks certificates is gone"),
+        ("ERROR_DISK_FULL", 0x8007_0070, "there is no room on the disk"),
+        ("ERROR_DISK_QUOTA_EXCEEDED", 0x8007_050F, "the account's disk quota is used up"),
+        ("ERROR_NO_SUCH_USER", 0x8007_0525, "the account does not exist"),
+    ),
+    (Fault.CONDITION, ExitCode.NO_SERVICE, HTTPStatus.SERVICE_UNAVAILABLE): (
+        ("ERROR_SERVICE_NOT_ACTIVE", 0x8007_0426, "the service does not run"),
+        ("RPC_S_CALL_FAILED", 0x8007_06BE, "the service broke off the call"),
+    ),
+    (Fault.INTERNAL, ExitCode.TRANSFER_FAILED, HTTPStatus.INTERNAL_SERVER_ERROR): (
+        ("BG_E_WATCHDOG_TIMEOUT", 0x8020_0069, "a part of the service did not answer"),
+        ("BG_E_DATABASE_CORRUPT", 0x8020_006C, "the job store is damaged"),
+        ("E_FAIL", 0x8000_4005, "the service failed; its log says why"),
+        ("ERROR_NOT_ENOUGH_MEMORY", 0x8007_0008, "there is not enough memory"),
+    ),
+}
 
 
-_table()
+def _fill() -> None:
+    for (fault, exit_code, status), rows in _ROWS.items():
+        for name, hresult, text in rows:
+            row = ErrorCode(
+                name=name, hresult=hresult, fault=fault, text=text, exit_code=exit_code, http_status=int(status)
+            )
+            if name in ERRORS or hresult in _BY_HRESULT:
+                raise AssertionError(f"{name} ({hresult:#010x}) stands in the table twice")
+            ERRORS[name] = row
+            _BY_HRESULT[hresult] = row
+
+
+_fill()
 
 _HTTP_BASE: Final = 0x8019_0000
 
@@ -319,7 +276,7 @@ def _http_row(status: int) -> ErrorCode:
         phrase = HTTPStatus(status).phrase
     except ValueError:
         phrase = "unknown status"
-    row = ErrorCode(
+    return ErrorCode(
         name=http_error_name(status),
         hresult=_HTTP_BASE + status,
         fault=Fault.REMOTE,
@@ -327,7 +284,6 @@ def _http_row(status: int) -> ErrorCode:
         exit_code=ExitCode.TRANSFER_FAILED,
         http_status=int(HTTPStatus.BAD_GATEWAY),
     )
-    return row
 
 
 class BitsError(Exception):
