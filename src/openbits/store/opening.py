@@ -15,6 +15,7 @@ from typing import Final
 
 from openbits.store.errors import StoreError, StoreFull
 from openbits.store.queries import load_migrations
+from openbits.store.rows import BadRow
 
 APPLICATION_ID: Final = 0x4F424954
 """`OBIT` in the header of the file tells ours from any other SQLite database."""
@@ -33,9 +34,8 @@ _DAMAGE: Final = frozenset(
         sqlite3.SQLITE_MISMATCH,
     )
 )
-_DAMAGED_READS: Final = frozenset(
-    (sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOERR_CORRUPTFS, getattr(sqlite3, "SQLITE_IOERR_DATA", 8202))
-)
+_DAMAGED_READS: Final = frozenset((sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOERR_CORRUPTFS))
+_MAGIC: Final = b"SQLite format 3\0"
 _LITTLE_ROOM_BYTES: Final = 256 * 1024
 
 
@@ -103,10 +103,12 @@ def _value(connection: sqlite3.Connection, statement: str) -> int | str:
     return value
 
 
-def is_damage(error: sqlite3.Error) -> bool:
+def is_unusable(error: BaseException) -> bool:
     """Whether an error while opening says that the file itself is bad, rather than the moment."""
     code = getattr(error, "sqlite_errorcode", None)
-    return code is not None and (code in _DAMAGED_READS or code & 0xFF in _DAMAGE)
+    return isinstance(error, Unusable | BadRow) or (
+        code is not None and (code in _DAMAGED_READS or code & 0xFF in _DAMAGE)
+    )
 
 
 def translated(error: sqlite3.Error, directory: str) -> StoreError:
@@ -129,12 +131,19 @@ def _has_room(directory: str) -> bool:
 
 
 def create_file(path: str) -> None:
-    """Make sure that the file exists and that nobody else can read it; SQLite gives its side files the same mode."""
+    """Make sure that the file exists and that nobody else can read it; SQLite gives its side files the same mode.
+
+    Raises Unusable for a file that cannot be a database: SQLite would say so too, but it would
+    delete the log that lies beside it.
+    """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         os.fchmod(descriptor, 0o600)
+        head = os.pread(descriptor, len(_MAGIC), 0)
     finally:
         os.close(descriptor)
+    if head not in (b"", _MAGIC):
+        raise Unusable("it is no database")
 
 
 def set_aside(path: str) -> str:

@@ -37,7 +37,7 @@ _NO_VALIDATOR: Final = Validator()
 
 
 class BadRow(Exception):
-    """A row is not what this program writes."""
+    """A row is not what this program writes; the text says which, and why."""
 
 
 def _blob(text: str) -> bytes:

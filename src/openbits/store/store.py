@@ -17,10 +17,9 @@ from typing import Final
 from openbits.core.model import Job
 from openbits.store.errors import StoreBusy, StoreError, StoreFull
 from openbits.store.opening import (
-    Unusable,
     connect,
     create_file,
-    is_damage,
+    is_unusable,
     prepare,
     set_aside,
     sync_directory,
@@ -96,13 +95,12 @@ class Store:
             try:
                 writer, version, loaded = _open_database(path)
                 moved, reason = None, ""
-            except Unusable as error:
-                reason = str(error)
-                moved = set_aside(path)
+            except _SetAside as error:
+                moved, reason = error.moved_to, str(error)
                 writer, version, loaded = _open_database(path)
         except sqlite3.Error as error:
             raise translated(error, directory) from error
-        except Unusable as error:
+        except _SetAside as error:
             raise StoreError(f"a new job store in {directory} cannot be used: {error}") from error
         except OSError as error:
             raise StoreError(f"the job store in {directory} cannot be opened: {error.strerror}") from error
@@ -242,22 +240,31 @@ def _lock(directory: str) -> int:
     return descriptor
 
 
+class _SetAside(Exception):
+    """The database was unusable, for the reason that the text gives, and is out of the way."""
+
+    def __init__(self, reason: str, moved_to: str) -> None:
+        super().__init__(reason)
+        self.moved_to = moved_to
+
+
 def _open_database(path: str) -> tuple[sqlite3.Connection, int | None, Loaded]:
-    """Raises Unusable, sqlite3.Error or OSError."""
-    create_file(path)
+    """Raises _SetAside, sqlite3.Error or OSError."""
     connection = None
     try:
+        create_file(path)
         connection = connect(path)
         version = prepare(connection)
         sync_directory(os.path.dirname(path))
         return connection, version, _read_everything(connection, load_queries())
     except BaseException as error:
-        if connection is not None:
-            connection.close()
-        if isinstance(error, BadRow):
-            raise Unusable(f"it cannot be read: {error}") from error
-        if isinstance(error, sqlite3.Error) and is_damage(error):
-            raise Unusable(f"it is damaged: {error}") from error
+        try:
+            if is_unusable(error):
+                # Before the connection is closed: SQLite deletes a log that it cannot read.
+                raise _SetAside(str(error), set_aside(path)) from error
+        finally:
+            if connection is not None:
+                connection.close()
         raise
 
 
