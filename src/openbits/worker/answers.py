@@ -1,0 +1,91 @@
+"""What answers that bring no file mean: Failures from statuses and from broken rules of HTTP."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+from openbits.core.http import Response, Verdict, classify_status, host_of
+from openbits.errors import ErrorContext, error_code, http_error_name
+from openbits.worker.failure import Failure
+
+_ADVICE = {
+    401: "the server wants to know who asks",
+    403: "the server does not let this account have it",
+    404: "check the address",
+    407: "the proxy wants to know who asks",
+    410: "check the address: the server says that it is gone for good",
+    429: "the server is asked too often: it is tried again later",
+    503: "the server is busy or being maintained: it is tried again later",
+}
+
+
+def status_failure(response: Response, url: str) -> Failure:
+    """An HTTP status that is no success (inventory R1)."""
+    name = http_error_name(min(max(response.status, 100), 999))
+    is_transient = classify_status(response.status) is Verdict.TRANSIENT
+    default = "it is tried again later" if is_transient else "ask whoever runs the server"
+    return Failure(
+        name=name,
+        context=ErrorContext.REMOTE_FILE,
+        message=f"{host_of(url)}: {error_code(name).text} for {_short(url)}: {_ADVICE.get(response.status, default)}",
+        transient=is_transient,
+        retry_after_s=response.retry_after_s(now=dt.datetime.now(dt.UTC)) if response.status in (429, 503) else None,
+    )
+
+
+def invalid_answer(url: str, clause: str) -> Failure:
+    """The server's answer contradicts itself or the request."""
+    return remote_failure("BG_E_INVALID_SERVER_RESPONSE", url, f"{clause}: ask whoever runs the server")
+
+
+def remote_failure(name: str, url: str, clause: str, *, transient: bool = False) -> Failure:
+    """An error of the remote file; `clause` goes on after the server's name."""
+    return Failure(
+        name=name, context=ErrorContext.REMOTE_FILE, message=f"{host_of(url)}: {clause}", transient=transient
+    )
+
+
+def too_many_redirects(response: Response, url: str) -> Failure:
+    """A chain of redirects has no end."""
+    return Failure(
+        name=http_error_name(response.status),
+        context=ErrorContext.REMOTE_FILE,
+        message=f"{host_of(url)}: {_short(url)} redirects in a circle, or too often: check the address",
+        transient=False,
+    )
+
+
+def refused_redirect(url: str, reason: str) -> Failure:
+    """A redirect may not be followed."""
+    return Failure(
+        name="ERROR_WINHTTP_REDIRECT_FAILED",
+        context=ErrorContext.REMOTE_FILE,
+        message=f"{host_of(url)}: the redirect of {_short(url)} is not followed: {reason}",
+        transient=False,
+    )
+
+
+def stalled(url: str, after_s: float) -> Failure:
+    """Nothing came in for too long."""
+    return Failure(
+        name="ERROR_WINHTTP_TIMEOUT",
+        context=ErrorContext.GENERAL_TRANSPORT,
+        message=f"{host_of(url)} sent nothing for {after_s:g} s",
+        transient=True,
+        is_break=True,
+    )
+
+
+def too_large(url: str, limit: int) -> Failure:
+    """The job has fetched as much as it may (J64)."""
+    return Failure(
+        name="BG_E_MAX_DOWNLOAD_SIZE_LIMIT_REACHED",
+        context=ErrorContext.REMOTE_FILE,
+        message=f"{_short(url)} would take the job over its maximum download size ({limit} more bytes were allowed): "
+        "raise max_download_size, then resume the job",
+        transient=False,
+    )
+
+
+def _short(url: str) -> str:
+    return url if len(url) <= 200 else url[:199] + "…"

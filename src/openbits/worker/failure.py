@@ -1,0 +1,117 @@
+"""Why a file could not be fetched: one error of the table, with its context and a sentence.
+
+Foreign errors become one of these exactly once, where they appear: errno here, libcurl's in
+`engine`, statuses in `answers`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import dataclass
+from typing import Final
+
+from openbits.errors import ErrorContext
+
+MESSAGE_LIMIT: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """What TransferEnded says."""
+
+    name: str
+    context: ErrorContext
+    message: str
+    transient: bool
+    is_break: bool = False
+    """Whether the connection failed, rather than the server refused: only then is it taken up again."""
+    retry_after_s: int | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.message) > MESSAGE_LIMIT:
+            object.__setattr__(self, "message", self.message[: MESSAGE_LIMIT - 1] + "…")
+
+
+class TransferError(Exception):
+    """Carries a Failure to where the file is given up."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+def shown(path: str) -> str:
+    """A path for a sentence; bytes that are no text are shown as escapes."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+# name, transient, what happened, what to do
+_LOCAL: Final[dict[int, tuple[str, bool, str, str]]] = {
+    errno.ENOSPC: ("ERROR_DISK_FULL", True, "there is no room left", "make room; the transfer then goes on by itself"),
+    errno.EDQUOT: (
+        "ERROR_DISK_QUOTA_EXCEEDED",
+        True,
+        "the disk quota is used up",
+        "make room; the transfer then goes on by itself",
+    ),
+    errno.EIO: ("ERROR_WRITE_FAULT", False, "the disk reported an error", "check the disk, then resume the job"),
+    errno.EACCES: (
+        "E_ACCESSDENIED",
+        False,
+        "access is denied",
+        "give the job's owner write access to the directory, then resume the job",
+    ),
+    errno.EROFS: (
+        "E_ACCESSDENIED",
+        False,
+        "the file system is read-only",
+        "mount it for writing or choose another directory",
+    ),
+    errno.ENOENT: ("ERROR_PATH_NOT_FOUND", False, "the directory does not exist", "create it, then resume the job"),
+    errno.ENOTDIR: (
+        "ERROR_PATH_NOT_FOUND",
+        False,
+        "a part of the path is no directory",
+        "choose another path or make it one",
+    ),
+    errno.EFBIG: (
+        "ERROR_FILE_TOO_LARGE",
+        False,
+        "the file is larger than the file system or the limit of the account allows",
+        "choose another file system or raise the limit",
+    ),
+    errno.ENAMETOOLONG: (
+        "ERROR_PATH_NOT_FOUND",
+        False,
+        "the name is too long for the file system",
+        "choose a shorter name",
+    ),
+    errno.ESTALE: ("ERROR_PATH_NOT_FOUND", True, "the directory is gone from its server", "mount it again"),
+    errno.EISDIR: ("ERROR_FILE_EXISTS", False, "a directory has this name", "choose another name or move it away"),
+    errno.EEXIST: ("ERROR_FILE_EXISTS", False, "something else has this name", "move it away, then resume the job"),
+    errno.ELOOP: (
+        "ERROR_FILE_EXISTS",
+        False,
+        "a symbolic link stands where a file was expected",
+        "remove it, then resume the job",
+    ),
+    errno.EMFILE: ("ERROR_NOT_ENOUGH_MEMORY", True, "too many files are open", "it is tried again"),
+    errno.ENFILE: ("ERROR_NOT_ENOUGH_MEMORY", True, "too many files are open on the machine", "it is tried again"),
+    errno.ENOMEM: ("ERROR_NOT_ENOUGH_MEMORY", True, "there is not enough memory", "it is tried again"),
+}
+_LOCAL[errno.EPERM] = _LOCAL[errno.EACCES]
+
+
+def local_failure(error: OSError, path: str) -> Failure:
+    """What an error of the file system means for the file at `path`."""
+    name, transient, happened, advice = _LOCAL.get(
+        error.errno or 0,
+        ("ERROR_WRITE_FAULT", False, os.strerror(error.errno or 0), "check the file system, then resume the job"),
+    )
+    return Failure(
+        name=name,
+        context=ErrorContext.LOCAL_FILE,
+        message=f"{shown(path)}: {happened}: {advice}",
+        transient=transient,
+    )

@@ -1,0 +1,384 @@
+"""One file on its way over HTTP: asking, following redirects, connecting again, giving up, ending.
+
+What the bytes are and where they belong is for the subclasses (`download`, `rangedownload`).  A
+fetch ends exactly once: `on_done`, or `on_closed`, which `on_failed` may have announced.  Nothing
+is decided inside libcurl's callbacks that would have to send: they leave a follow-up behind.
+"""
+
+from __future__ import annotations
+
+import enum
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from openbits.core.http import REDIRECT_LIMIT, RedirectRefused, Response, is_same_origin, redirect_target
+from openbits.core.retry import GiveUp, Patience
+from openbits.frames.worker import FileSpec, FileStarted, StartTransfer
+from openbits.worker.answers import refused_redirect, stalled, status_failure, too_large, too_many_redirects
+from openbits.worker.checksum import Checksum
+from openbits.worker.engine import Body, Client, Request
+from openbits.worker.failure import Failure, TransferError, local_failure
+from openbits.worker.files import Directories
+from openbits.worker.finishing import Finishing
+from openbits.worker.helper import Helper
+from openbits.worker.loop import Loop, Timer
+from openbits.worker.sink import Sink, SinkSettings
+from openbits.worker.splice import SplicePipe
+from openbits.worker.syncer import Syncer
+from openbits.worker.watchdog import Watchdog
+
+OWN_HEADERS: Final = frozenset(("range", "if-range"))
+_SECRET_HEADERS: Final = frozenset(("authorization", "cookie", "host", "proxy-authorization"))
+
+
+class Tools:
+    """What all transfers of a worker share."""
+
+    def __init__(self, loop: Loop, syncer: Syncer, reader: Helper, pipe: SplicePipe) -> None:
+        self.loop = loop
+        self.syncer = syncer
+        self.reader = reader
+        self.pipe = pipe
+
+
+class Run(Protocol):
+    """The transfer that a fetch belongs to."""
+
+    tools: Tools
+    settings: StartTransfer
+    sink_settings: SinkSettings
+    directories: Directories
+    header_lines: tuple[str, ...]
+    has_progressed: bool
+    allowance: int | None
+    """How many more bytes may be fetched (J64)."""
+
+    def on_started(self, message: FileStarted) -> None:
+        """The server has answered."""
+
+    def on_received(self, index: int, received_bytes: int) -> None:
+        """Bytes have come in."""
+
+    def on_durable(self, index: int, durable_bytes: int) -> None:
+        """Bytes are on the disk."""
+
+    def on_broken(self, index: int, message: str) -> None:
+        """A connection is about to be taken up again."""
+
+    def on_network_done(self, fetch: Fetch) -> None:
+        """The fetch needs its connection no more: the next file may use it."""
+
+    def on_done(self, fetch: Fetch, size: int) -> None:
+        """The file is whole, verified and durable."""
+
+    def on_failed(self, fetch: Fetch, failure: Failure) -> None:
+        """The file cannot be fetched; `on_closed` follows."""
+
+    def on_closed(self, fetch: Fetch) -> None:
+        """Nothing of the fetch is open any more; what it received is durable."""
+
+
+class Fetch(Protocol):
+    """A file on its way, over whatever protocol."""
+
+    spec: FileSpec
+
+    def start(self) -> None:
+        """Begin."""
+
+    def stop(self) -> None:
+        """End early; what is finishing may still finish."""
+
+
+class Phase(enum.Enum):
+    """Where a fetch stands."""
+
+    NETWORK = "network"
+    PAUSING = "pausing"
+    FINISHING = "finishing"
+    CLOSED = "closed"
+
+
+class Lane:
+    """A client and its watchdog, used by one file after the other."""
+
+    def __init__(self, client: Client, loop: Loop, stall_timeout_s: float) -> None:
+        self.client = client
+        self.on_stall: Callable[[], None] | None = None
+        self.watchdog = Watchdog(loop, stall_timeout_s, self._stalled)
+
+    def _stalled(self) -> None:
+        if self.on_stall is not None:
+            self.on_stall()
+
+    def close(self) -> None:
+        """Give everything back."""
+        self.watchdog.close()
+        self.client.close()
+
+
+def lines_for(lines: tuple[str, ...], first_url: str, url: str) -> tuple[str, ...]:
+    """The header lines that may be sent to `url`: secrets stay with the server they were meant for."""
+    if url is first_url or is_same_origin(first_url, url):
+        return lines
+    return tuple(line for line in lines if line.partition(":")[0].rstrip(";").strip().lower() not in _SECRET_HEADERS)
+
+
+class HttpFetch(ABC):
+    """The part that all HTTP fetches have in common; it is the engine's handler."""
+
+    def __init__(self, run: Run, lane: Lane, spec: FileSpec) -> None:
+        self.run = run
+        self.spec = spec
+        self._lane = lane
+        self._loop = run.tools.loop
+        self._phase = Phase.NETWORK
+        self._url = spec.remote_name
+        self._redirects = 0
+        self._follow_up: Callable[[], None] | None = None
+        self._request: Request | None = None
+        self._is_fresh_retry = False
+        self._attempt_bytes = 0
+        self._furthest = 0
+        self._progress_at: float | None = None
+        self._patience = Patience(
+            limit_s=run.settings.break_patience_s, progress_at=time.monotonic() if run.has_progressed else None
+        )
+        self._pause: Timer | None = None
+        self._finishing: Finishing | None = None
+        self.sink = Sink(
+            self._loop,
+            run.tools.syncer,
+            run.directories,
+            spec.temporary_name,
+            run.sink_settings,
+            lambda durable: run.on_durable(spec.index, durable),
+            self._on_disk_failed,
+        )
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.spec.index} {self._phase.value} {self._url!r}>"
+
+    # --- for the subclasses ------------------------------------------------------------------
+
+    @abstractmethod
+    def start(self) -> None:
+        """Begin."""
+
+    @abstractmethod
+    def ask(self) -> tuple[str, ...]:
+        """The header lines of the next request that say which bytes are wanted."""
+
+    def before_retry(self) -> None:
+        """A connection is about to be made again: what is wanted may be less by now."""
+        return
+
+    @abstractmethod
+    def judge(self, response: Response) -> Body:
+        """What to do with an answer that is no redirect; may leave a follow-up; may raise TransferError."""
+
+    @abstractmethod
+    def on_data(self, data: bytes) -> None:
+        """Bytes of a body that was taken."""
+
+    @abstractmethod
+    def ended(self) -> None:
+        """A body that was taken is complete."""
+
+    def on_socket(self, fd: int) -> None:
+        """See `engine.Handler`; only those who ask for the socket get it."""
+        raise AssertionError(f"{self!r} did not ask for descriptor {fd}")
+
+    def leave_network(self) -> None:
+        """Let go of connection and timers."""
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
+        if self._lane.on_stall == self._on_stall:
+            self._lane.client.abort()
+            self._lane.watchdog.rest()
+            self._lane.on_stall = None
+
+    # --- asking ------------------------------------------------------------------------------
+
+    def send(self, *, head: bool = False, fresh: bool = False) -> None:
+        """Ask the server."""
+        self._phase = Phase.NETWORK
+        self._attempt_bytes = 0
+        self._follow_up = None
+        self._lane.on_stall = self._on_stall
+        self._lane.watchdog.touch()
+        lines = lines_for(self.run.header_lines, self.spec.remote_name, self._url)
+        self._request = Request(url=self._url, headers=lines + self.ask(), head=head, fresh=fresh)
+        self._lane.client.send(self._request, self)
+
+    def follow_up(self, action: Callable[[], None]) -> Body:
+        """Do this when the answer is over; its body is of no use."""
+        self._follow_up = action
+        return Body.DISCARD
+
+    def on_response(self, response: Response) -> Body:
+        """See `engine.Handler`."""
+        self._lane.watchdog.touch()
+        if response.is_redirect:
+            return self.follow_up(lambda: self._redirect(response))
+        return self.judge(response)
+
+    def on_end(self, failure: Failure | None) -> None:
+        """See `engine.Handler`."""
+        self._lane.watchdog.rest()
+        follow_up, self._follow_up = self._follow_up, None
+        try:
+            if follow_up is not None:
+                follow_up()
+            elif failure is None:
+                self.ended()
+            else:
+                self.handle(failure)
+        except TransferError as error:
+            self.fail(error.failure)
+
+    def _redirect(self, response: Response) -> None:
+        self._redirects += 1
+        if self._redirects > REDIRECT_LIMIT:
+            self.fail(too_many_redirects(response, self.spec.remote_name))
+            return
+        try:
+            self._url = redirect_target(self._url, response.get("location") or "")
+        except RedirectRefused as error:
+            self.fail(refused_redirect(self._url, str(error)))
+            return
+        assert self._request is not None
+        self.send(head=self._request.head)
+
+    def refuse_status(self, response: Response) -> Body:
+        """The answer is an error: fail with it, unless a connection is just being taken up again."""
+        failure = status_failure(response, self._url)
+
+        def act() -> None:
+            # A server that restarts answers 502 or 503 for a moment: part of the same interruption.
+            if failure.transient and self._patience.attempts and response.status >= 500:
+                self._break(failure)
+            else:
+                self.fail(failure)
+
+        return self.follow_up(act)
+
+    # --- progress, breaks and ends -----------------------------------------------------------
+
+    def count(self, count: int, position: int) -> None:
+        """`count` bytes came in, and the file is whole up to `position`."""
+        self._attempt_bytes += count
+        self._lane.watchdog.touch()
+        run = self.run
+        if position > self._furthest:
+            self._furthest = position
+            self._progress_at = self._loop.now
+            run.has_progressed = True
+        if run.allowance is not None:
+            run.allowance -= count
+            if run.allowance < 0:
+                raise TransferError(too_large(self.spec.remote_name, run.settings.max_download_bytes or 0))
+        run.on_received(self.spec.index, position)
+
+    def handle(self, failure: Failure) -> None:
+        """A request failed."""
+        if not failure.is_break:
+            self.fail(failure)
+            return
+        assert self._request is not None
+        if self._lane.client.was_reused and not self._attempt_bytes and not self._request.fresh:
+            # The server had closed the kept connection: that is no failure of this file.
+            self.send(head=self._request.head, fresh=True)
+            return
+        self._break(failure)
+
+    def _break(self, failure: Failure) -> None:
+        now = time.monotonic()
+        if self._progress_at is not None:
+            self._patience = self._patience.after_progress(self._progress_at)
+            self._progress_at = None
+        self._patience, decision = self._patience.after_break(now, not_before_s=failure.retry_after_s or 0)
+        if isinstance(decision, GiveUp):
+            self.fail(failure)
+            return
+        self._lane.watchdog.rest()
+        self._phase = Phase.PAUSING
+        self.run.on_broken(self.spec.index, f"{failure.message}; connecting again")
+        self._pause = self._loop.call_later(decision.pause_s, self._try_again)
+
+    def _try_again(self) -> None:
+        self._pause = None
+        # From the beginning of the chain: where a redirect led may be gone by now.
+        self._url = self.spec.remote_name
+        self._redirects = 0
+        self.before_retry()
+        self.send(fresh=True)
+
+    def _on_stall(self) -> None:
+        self._lane.client.abort()
+        self.on_end(stalled(self._url, self.run.settings.stall_timeout_s))
+
+    def _on_disk_failed(self, error: OSError) -> None:
+        self.fail(local_failure(error, self.sink.path))
+
+    def fail(self, failure: Failure) -> None:
+        """Give up; what was received stays."""
+        if self._phase is Phase.CLOSED:
+            return
+        self._phase = Phase.CLOSED
+        self.leave_network()
+        self.run.on_failed(self, failure)
+        self.sink.close(lambda _error: self.run.on_closed(self))
+
+    def complete(self, total: int, last_modified: str | None, checksum: Checksum | None) -> None:
+        """Every byte has been received."""
+        self._phase = Phase.FINISHING
+        self._finishing = Finishing(
+            spec=self.spec,
+            sink=self.sink,
+            reader=self.run.tools.reader,
+            checksum=checksum,
+            on_done=self._on_done,
+            on_failed=self._on_finish_failed,
+            on_cancelled=self._on_finish_cancelled,
+        )
+        # First the next request goes out, then this file is written: the server works meanwhile.
+        self.leave_network()
+        self.run.on_network_done(self)
+        self._finishing.start(total, last_modified)
+
+    @abstractmethod
+    def report_dropped(self, reason: str) -> None:
+        """Tell that the file begins again at its first byte, and with no validator."""
+
+    def _on_done(self, size: int) -> None:
+        self._phase = Phase.CLOSED
+        self.run.on_done(self, size)
+
+    def _on_finish_failed(self, failure: Failure) -> None:
+        if failure.name == "ERROR_CRC":
+            # Nothing of it can be trusted: Resume begins with an empty file.
+            self.sink.reset()
+            self.report_dropped("the content does not have the checksum that was asked for: it is dropped")
+        self.fail(failure)
+
+    def _on_finish_cancelled(self) -> None:
+        self._phase = Phase.CLOSED
+        self.sink.close(self._on_stopped)
+
+    def stop(self) -> None:
+        """End early."""
+        if self._phase is Phase.FINISHING and self._finishing is not None:
+            self._finishing.cancel()
+        elif self._phase in (Phase.NETWORK, Phase.PAUSING):
+            self._phase = Phase.CLOSED
+            self.leave_network()
+            self.sink.close(self._on_stopped)
+
+    def _on_stopped(self, error: OSError | None) -> None:
+        if error is not None:
+            self.run.on_failed(self, local_failure(error, self.sink.path))
+        self.run.on_closed(self)

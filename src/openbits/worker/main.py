@@ -1,0 +1,206 @@
+"""A worker's life: it says that it is ready, does what the service asks, and ends with its channel.
+
+It is forked with the rights of one account and never has others.  Everything is imported here, at
+the top, because what is imported later would be imported with the account's rights, or not at all.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Callable
+from typing import Final
+
+from openbits.frames.channel import Channel, ChannelClosed
+from openbits.frames.worker import (
+    SERVICE_TO_WORKER,
+    WORKER_TO_SERVICE,
+    CheckDirectories,
+    DeleteFiles,
+    FileResult,
+    OperationResults,
+    RenameFiles,
+    StartTransfer,
+    StopTransfer,
+    TransferFiles,
+    WorkerReady,
+)
+from openbits.worker.engine import Engine
+from openbits.worker.fetch import Tools
+from openbits.worker.helper import Helper
+from openbits.worker.loop import READABLE, WRITABLE, Loop
+from openbits.worker.operations import check_directories, delete_files, rename_files
+from openbits.worker.splice import SplicePipe
+from openbits.worker.syncer import Syncer
+from openbits.worker.transfer import Transfer
+
+_RESULTS_PER_FRAME: Final = 60
+_FRAMES_PER_TURN: Final = 32
+
+
+class Worker:
+    """Everything of one process."""
+
+    def __init__(self, channel_socket: socket.socket) -> None:
+        self._loop = Loop()
+        self._channel = Channel(channel_socket, outgoing=WORKER_TO_SERVICE, incoming=SERVICE_TO_WORKER)
+        self._channel.on_wants_write = self._on_wants_write
+        self._syncer = Syncer(self._loop)
+        self._reader = Helper(self._loop, "reader")
+        self._pipe = SplicePipe()
+        self._tools = Tools(self._loop, self._syncer, self._reader, self._pipe)
+        self._engine = Engine(self._loop)
+        self._transfers: dict[int, Transfer] = {}
+        self._operations: dict[int, list[RenameFiles | DeleteFiles]] = {}
+        self._is_ending = False
+        self._unexpected: Exception | None = None
+
+    def __repr__(self) -> str:
+        return f"<Worker transfers={len(self._transfers)}>"
+
+    def run(self) -> int:
+        """Work until the channel ends, or SIGTERM; then make durable what was received."""
+        wakeup = self._watch_signals()
+        self._loop.watch(self._channel.fileno(), READABLE, self._on_channel)
+        self._send(WorkerReady(pid=os.getpid(), uid=os.getuid(), gid=os.getgid(), groups=tuple(sorted(os.getgroups()))))
+        self._loop.run()
+        signal.set_wakeup_fd(-1)
+        for fd in wakeup:
+            os.close(fd)
+        if self._unexpected is not None:
+            raise self._unexpected
+        self._engine.close()
+        self._reader.close()
+        self._syncer.close()
+        self._pipe.close()
+        self._channel.close()
+        self._loop.close()
+        return 0
+
+    def _watch_signals(self) -> tuple[int, int]:
+        reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        signal.signal(signal.SIGTERM, lambda _number, _frame: None)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+
+        def on_signal(_events: int) -> None:
+            os.read(reading, 64)
+            self._end()
+
+        self._loop.watch(reading, READABLE, on_signal)
+        return reading, writing
+
+    # --- the channel -------------------------------------------------------------------------
+
+    def _send(self, message: object) -> None:
+        try:
+            self._channel.send(message)
+        except ChannelClosed:
+            self._end()
+
+    def _on_wants_write(self, wants: bool) -> None:
+        self._loop.change(self._channel.fileno(), READABLE | WRITABLE if wants else READABLE)
+
+    def _on_channel(self, events: int) -> None:
+        try:
+            if events & WRITABLE:
+                self._channel.flush()
+            if not events & ~WRITABLE:
+                return
+            for _ in range(_FRAMES_PER_TURN):
+                received = self._channel.receive()
+                if received is None:
+                    return
+                message, descriptors = received
+                for fd in descriptors:
+                    os.close(fd)
+                self._handle(message)
+        except ChannelClosed:
+            self._loop.unwatch(self._channel.fileno())
+            self._end()
+
+    def _handle(self, message: object) -> None:
+        match message:
+            case StartTransfer():
+                self._start(message)
+            case TransferFiles():
+                transfer = self._transfers.get(message.transfer)
+                if transfer is not None:
+                    transfer.add(message.files, last=message.last)
+            case StopTransfer():
+                transfer = self._transfers.get(message.transfer)
+                if transfer is not None:
+                    transfer.stop()
+            case CheckDirectories():
+                self._operate(message.operation, lambda: check_directories(message.paths))
+            case RenameFiles() | DeleteFiles():
+                self._collect(message)
+            case _:
+                raise AssertionError(f"{message!r} is not for a worker")
+
+    # --- transfers and operations ------------------------------------------------------------
+
+    def _start(self, settings: StartTransfer) -> None:
+        if self._is_ending:
+            return
+        self._transfers[settings.transfer] = Transfer(
+            settings,
+            tools=self._tools,
+            engine=self._engine,
+            send=self._send,
+            is_congested=lambda: self._channel.wants_write,
+            on_unexpected=self._on_unexpected,
+            on_ended=self._on_transfer_ended,
+        )
+
+    def _on_transfer_ended(self, number: int) -> None:
+        del self._transfers[number]
+        if self._is_ending and not self._transfers:
+            self._loop.stop()
+
+    def _collect(self, message: RenameFiles | DeleteFiles) -> None:
+        frames = self._operations.setdefault(message.operation, [])
+        frames.append(message)
+        if not message.last:
+            return
+        del self._operations[message.operation]
+        if isinstance(message, RenameFiles):
+            files = [file for frame in frames if isinstance(frame, RenameFiles) for file in frame.files]
+            self._operate(message.operation, lambda: rename_files(files))
+        else:
+            paths = [path for frame in frames if isinstance(frame, DeleteFiles) for path in frame.paths]
+            self._operate(message.operation, lambda: delete_files(paths))
+
+    def _operate(self, operation: int, work: Callable[[], list[FileResult]]) -> None:
+        def done(results: list[FileResult] | OSError) -> None:
+            if isinstance(results, OSError):
+                raise results
+            frames = [tuple(results[at : at + _RESULTS_PER_FRAME]) for at in range(0, len(results), _RESULTS_PER_FRAME)]
+            for frame in frames[:-1]:
+                self._send(OperationResults(operation=operation, results=frame, last=False))
+            self._send(OperationResults(operation=operation, results=frames[-1] if frames else (), last=True))
+
+        self._reader.submit(work, done)
+
+    # --- the end -----------------------------------------------------------------------------
+
+    def _on_unexpected(self, error: Exception) -> None:
+        """A defect: end as a crash does, with the traceback; the service takes it for a broken connection."""
+        self._unexpected = error
+        self._loop.stop()
+
+    def _end(self) -> None:
+        if self._is_ending:
+            return
+        self._is_ending = True
+        for transfer in list(self._transfers.values()):
+            transfer.stop()
+        if not self._transfers:
+            self._loop.stop()
+
+
+def run(channel_socket: socket.socket) -> int:
+    """Be a worker on this channel until it ends; returns the exit status."""
+    return Worker(channel_socket).run()

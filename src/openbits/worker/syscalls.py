@@ -1,0 +1,40 @@
+"""System calls that Python does not offer, bound once at import."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from typing import Final
+
+_LIBC: Final = ctypes.CDLL(None, use_errno=True)
+_SYNC_FILE_RANGE_WRITE: Final = 2
+_UNSUPPORTED: Final = frozenset((38, 95))  # ENOSYS, EOPNOTSUPP
+
+_LIBC.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+_LIBC.syncfs.argtypes = (ctypes.c_int,)
+_LIBC.sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+
+
+def _raise_errno(path: str | None = None) -> None:
+    number = ctypes.get_errno()
+    raise OSError(number, os.strerror(number), path)
+
+
+def allocate(fd: int, offset: int, length: int) -> None:
+    """Reserve room on the disk.  A file system that cannot is no error.
+
+    Not os.posix_fallocate: where the file system cannot, that one writes zeros instead.
+    """
+    if _LIBC.fallocate(fd, 0, offset, length) != 0 and ctypes.get_errno() not in _UNSUPPORTED:
+        _raise_errno()
+
+
+def syncfs(fd: int) -> None:
+    """Write back the whole file system that the descriptor is on; errors since it was opened are raised."""
+    if _LIBC.syncfs(fd) != 0:
+        _raise_errno()
+
+
+def start_writeback(fd: int, offset: int, length: int) -> None:
+    """Let the kernel begin to write a part of a file to the disk.  A hint: it promises nothing."""
+    _LIBC.sync_file_range(fd, offset, length, _SYNC_FILE_RANGE_WRITE)

@@ -1,0 +1,243 @@
+"""One run of one job: which file is on the way, what the service hears of it, and how it ends.
+
+Files are begun in the order in which they came (Q2); `file_concurrency` of them may be on the way
+at once.  The first failure ends the run: the other files are stopped, what they have is made
+durable, and only then comes TransferEnded, when nothing of the run is open any more.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from openbits.frames.worker import (
+    DoneFile,
+    FileDurable,
+    FileReceived,
+    FilesDone,
+    FileSpec,
+    FileStarted,
+    StartTransfer,
+    TransferBroken,
+    TransferEnded,
+)
+from openbits.worker.download import Download
+from openbits.worker.engine import Client, Engine
+from openbits.worker.failure import Failure
+from openbits.worker.fetch import OWN_HEADERS, Fetch, Lane, Tools
+from openbits.worker.filecopy import FileCopy
+from openbits.worker.files import Directories
+from openbits.worker.loop import Timer
+from openbits.worker.rangedownload import RangeDownload
+from openbits.worker.sink import SinkSettings
+
+_REPORT_S: Final = 0.25
+_DONE_PER_FRAME: Final = 1_000
+
+
+def header_lines(custom_headers: str) -> tuple[str, ...]:
+    """What every request carries; lines that would spoil resumption are left out.
+
+    An empty value is written with a semicolon, as libcurl wants it: a colon would take the field away.
+    """
+    lines = ["Accept-Encoding: identity"]
+    for line in custom_headers.split("\r\n"):
+        name, colon, value = line.partition(":")
+        if colon and name.strip().lower() not in OWN_HEADERS:
+            lines.append(f"{name}:{value}" if value.strip() else f"{name};")
+    return tuple(lines)
+
+
+class Transfer:
+    """See `fetch.Run` for what the files tell it."""
+
+    def __init__(
+        self,
+        settings: StartTransfer,
+        *,
+        tools: Tools,
+        engine: Engine,
+        send: Callable[[object], None],
+        is_congested: Callable[[], bool],
+        on_unexpected: Callable[[Exception], None],
+        on_ended: Callable[[int], None],
+    ) -> None:
+        self.settings = settings
+        self.tools = tools
+        self.sink_settings = SinkSettings(
+            umask=settings.umask,
+            checkpoint_bytes=settings.checkpoint_bytes,
+            checkpoint_s=settings.checkpoint_s,
+            takes_checkpoints=not settings.high_performance,
+        )
+        self.directories = Directories()
+        self.header_lines = header_lines(settings.custom_headers)
+        self.has_progressed = False
+        self.allowance = settings.max_download_bytes
+        self._engine = engine
+        self._send = send
+        self._is_congested = is_congested
+        self._on_unexpected = on_unexpected
+        self._on_ended = on_ended
+        self._queue: deque[FileSpec] = deque()
+        self._has_all = False
+        self._lanes: dict[Fetch, Lane | None] = {}
+        """Files that are on the way, with the lane that each uses."""
+        self._idle_lanes: list[Lane] = []
+        self._open: set[Fetch] = set()
+        """Files that are on the way or being finished."""
+        self._failure: tuple[Failure, int] | None = None
+        self._is_stopping = False
+        self._is_ending = False
+        self._received: dict[int, int] = {}
+        self._report_timer: Timer | None = None
+        self._done: list[DoneFile] = []
+
+    def __repr__(self) -> str:
+        return f"<Transfer {self.settings.transfer} waiting={len(self._queue)} open={len(self._open)}>"
+
+    # --- from the service --------------------------------------------------------------------
+
+    def add(self, files: tuple[FileSpec, ...], *, last: bool) -> None:
+        """More files."""
+        self._queue.extend(files)
+        self._has_all = self._has_all or last
+        self._advance()
+
+    def stop(self) -> None:
+        """End the run; what was received is kept."""
+        if self._is_stopping:
+            return
+        self._is_stopping = True
+        self._queue.clear()
+        for fetch in list(self._open):
+            fetch.stop()
+        self.tools.syncer.flush()
+        self._end_if_over()
+
+    # --- files on their way ------------------------------------------------------------------
+
+    def _advance(self) -> None:
+        most = max(1, self.settings.file_concurrency)
+        while self._queue and not self._is_stopping and self._failure is None and len(self._lanes) < most:
+            spec = self._queue.popleft()
+            lane: Lane | None = None
+            fetch: Fetch
+            if spec.remote_name[:5].lower() == "file:":
+                fetch = FileCopy(self, spec)
+            else:
+                lane = self._idle_lanes.pop() if self._idle_lanes else self._make_lane()
+                fetch = RangeDownload(self, lane, spec) if spec.ranges else Download(self, lane, spec)
+            self._lanes[fetch] = lane
+            self._open.add(fetch)
+            fetch.start()
+        if self._has_all and not self._queue and not self._lanes:
+            self.tools.syncer.flush()
+        self._end_if_over()
+
+    def _make_lane(self) -> Lane:
+        client = Client(
+            self._engine, connect_timeout_s=self.settings.connect_timeout_s, on_unexpected=self._on_unexpected
+        )
+        return Lane(client, self.tools.loop, self.settings.stall_timeout_s)
+
+    def _release_lane(self, fetch: Fetch) -> None:
+        lane = self._lanes.pop(fetch, None)
+        if lane is not None:
+            self._idle_lanes.append(lane)
+
+    def _end_if_over(self) -> None:
+        is_over = self._is_stopping or (self._has_all and not self._queue)
+        if not is_over or self._open or self._is_ending:
+            return
+        self._is_ending = self._is_stopping = True
+        # Later, because a file that ends inside `start` still stands on the stack above us.
+        self.tools.loop.post(self._end)
+
+    def _end(self) -> None:
+        if self._report_timer is not None:
+            self._report_timer.cancel()
+        self._send_done()
+        for lane in self._idle_lanes:
+            lane.close()
+        self.directories.close()
+        transfer = self.settings.transfer
+        if self._failure is None:
+            self._send(TransferEnded(transfer=transfer))
+        else:
+            failure, index = self._failure
+            self._send(
+                TransferEnded(
+                    transfer=transfer,
+                    error=failure.name,
+                    context=int(failure.context),
+                    message=failure.message,
+                    index=index,
+                    transient=failure.transient,
+                    retry_after_s=failure.retry_after_s,
+                )
+            )
+        self._on_ended(transfer)
+
+    # --- what the files tell -----------------------------------------------------------------
+
+    def on_started(self, message: FileStarted) -> None:
+        """See `fetch.Run`."""
+        self._send(message)
+
+    def on_received(self, index: int, received_bytes: int) -> None:
+        """See `fetch.Run`."""
+        self._received[index] = received_bytes
+        if self._report_timer is None:
+            self._report_timer = self.tools.loop.call_at(self.tools.loop.now + _REPORT_S, self._report)
+
+    def _report(self) -> None:
+        self._report_timer = None
+        received, self._received = self._received, {}
+        # Only for people to see: when the service cannot keep up, it is not told more of it.
+        if not self._is_congested():
+            for index, received_bytes in received.items():
+                self._send(FileReceived(transfer=self.settings.transfer, index=index, received_bytes=received_bytes))
+
+    def on_durable(self, index: int, durable_bytes: int) -> None:
+        """See `fetch.Run`."""
+        self._send(FileDurable(transfer=self.settings.transfer, index=index, durable_bytes=durable_bytes))
+
+    def on_broken(self, index: int, message: str) -> None:
+        """See `fetch.Run`."""
+        self._send(TransferBroken(transfer=self.settings.transfer, index=index, message=message))
+
+    def on_network_done(self, fetch: Fetch) -> None:
+        """See `fetch.Run`."""
+        self._received.pop(fetch.spec.index, None)
+        self._release_lane(fetch)
+        self._advance()
+
+    def on_done(self, fetch: Fetch, size: int) -> None:
+        """See `fetch.Run`."""
+        self._open.discard(fetch)
+        if not self._done:
+            self.tools.loop.post(self._send_done)
+        self._done.append(DoneFile(index=fetch.spec.index, size=size))
+        self._end_if_over()
+
+    def _send_done(self) -> None:
+        done, self._done = self._done, []
+        for start in range(0, len(done), _DONE_PER_FRAME):
+            files = tuple(done[start : start + _DONE_PER_FRAME])
+            self._send(FilesDone(transfer=self.settings.transfer, files=files))
+
+    def on_failed(self, fetch: Fetch, failure: Failure) -> None:
+        """See `fetch.Run`."""
+        if self._failure is None:
+            self._failure = failure, fetch.spec.index
+        if not self._is_stopping:
+            self.tools.loop.post(self.stop)
+
+    def on_closed(self, fetch: Fetch) -> None:
+        """See `fetch.Run`."""
+        self._open.discard(fetch)
+        self._received.pop(fetch.spec.index, None)
+        self._release_lane(fetch)
+        self._end_if_over()
