@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from openbits.errors import BitsError, ErrorCode, ExitCode
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+COMPLETE_VARIABLE: Final = "_BITS_COMPLETE"
 PRIORITIES: Final = ("foreground", "high", "normal", "low")
 _GUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _FINAL_STATES: Final = ("ACKNOWLEDGED", "CANCELLED")
@@ -34,9 +36,10 @@ class Context:
     _session: Session | None = field(default=None, repr=False)
 
     def session(self, *, start: Callable[[], None] | None = None) -> Session:
-        """Return the way to the service; `start` is called where none answers and none was named."""
+        """Return the way to the service; `start` is called where none answers, unless a socket was named."""
         if self._session is None:
-            self._session = Session(Endpoint(self.socket, start=start))
+            named = self.socket or os.environ.get("BITS_SOCKET")
+            self._session = Session(Endpoint(self.socket, start=None if named else start))
         return self._session
 
 
@@ -66,12 +69,12 @@ pass_context = click.make_pass_decorator(Context, ensure=True)
 
 def print_json(data: Any) -> None:
     """Print JSON for a program; ASCII, so that no name in it can harm a terminal or break the encoding."""
-    click.echo(json.dumps(data, indent=2))
+    print(json.dumps(data, indent=2))
 
 
 def say(text: str) -> None:
     """Print a line of ours; what others chose in it has passed `safe`."""
-    click.echo(text)
+    print(text)
 
 
 def hint(text: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
-from openbits.cli.common import say
+from openbits.cli.common import COMPLETE_VARIABLE, say
 
 
 @click.command()
@@ -19,4 +19,4 @@ def completion(ctx: click.Context, shell: str) -> None:
     """
     shells = get_completion_class(shell)
     assert shells is not None
-    say(shells(ctx.find_root().command, {}, "bits", "_BITS_COMPLETE").source())
+    say(shells(ctx.find_root().command, {}, "bits", COMPLETE_VARIABLE).source())

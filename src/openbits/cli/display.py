@@ -75,9 +75,9 @@ def summary(data: Mapping[str, Any], rate_bps: float | None) -> str:
 class TerminalDisplay:
     """One line that is written again and again."""
 
-    def __init__(self, name: str, stream: TextIO = sys.stderr) -> None:
+    def __init__(self, name: str, stream: TextIO | None = None) -> None:
         self._name = text.safe(name)
-        self._stream = stream
+        self._stream = stream or sys.stderr
         self._rate = Rate()
         self._data: Mapping[str, Any] | None = None
         self._note = ""
@@ -126,9 +126,9 @@ class TerminalDisplay:
 class PlainDisplay:
     """A line at the start, at each 10 % or 10 s, and whenever the job waits for something."""
 
-    def __init__(self, name: str, stream: TextIO = sys.stderr) -> None:
+    def __init__(self, name: str, stream: TextIO | None = None) -> None:
         self._name = text.safe(name)
-        self._stream = stream
+        self._stream = stream or sys.stderr
         self._rate = Rate()
         self._said_percent = 0
         self._said_at_s: float | None = None

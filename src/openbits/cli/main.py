@@ -13,7 +13,7 @@ from typing import Final
 
 import click
 
-from openbits.cli.common import Context, socket_option
+from openbits.cli.common import COMPLETE_VARIABLE, Context, socket_option
 from openbits.cli.text import safe
 from openbits.errors import BitsError, ExitCode
 from openbits.version import __version__
@@ -79,13 +79,19 @@ def bits(ctx: click.Context) -> None:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status; nothing escapes but the status."""
+    instruction = os.environ.get(COMPLETE_VARIABLE)
+    if instruction:
+        from click.shell_completion import shell_complete  # noqa: PLC0415 - only a shell that completes needs it
+
+        return shell_complete(bits, {}, "bits", COMPLETE_VARIABLE, instruction)
     try:
-        status = bits.main(
-            args=list(arguments) if arguments is not None else None, prog_name="bits", standalone_mode=False
-        )
+        # Not bits.main(): it has ideas of its own about errors and broken pipes.
+        with bits.make_context("bits", list(sys.argv[1:] if arguments is None else arguments)) as ctx:
+            bits.invoke(ctx)
+        sys.stdout.flush()
     except BitsError as error:
         return fail(str(error), error.code.exit_code)
-    except click.UsageError as error:
+    except click.ClickException as error:
         return fail(f"{BitsError('E_INVALIDARG', usage_text(error))}", ExitCode.USAGE)
     except click.exceptions.Exit as stop:
         return stop.exit_code
@@ -93,13 +99,14 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
         return quiet_broken_pipe()
-    return int(status or 0)
+    return ExitCode.DONE
 
 
-def usage_text(error: click.UsageError) -> str:
+def usage_text(error: click.ClickException) -> str:
     """Return click's sentence as one of ours, with where to look."""
     text = error.format_message().rstrip(".")
-    command = error.ctx.command_path if error.ctx is not None else "bits"
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    command = context.command_path if context is not None else "bits"
     return f"{text[:1].lower()}{text[1:]}: see '{command} --help'"
 
 
@@ -126,9 +133,4 @@ def main() -> int:
         if isinstance(stream, io.TextIOWrapper):
             # A terminal whose encoding lacks a letter of ours gets an escape, not a traceback.
             stream.reconfigure(errors="backslashreplace")
-    status = run()
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        return quiet_broken_pipe()
-    return status
+    return run()

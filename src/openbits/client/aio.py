@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Collection, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Generator
+from contextlib import aclosing
 from typing import Any, Final, Self, TypeVar
 
 from openbits.client.calls import Call, Script, events_target, stream_request
@@ -154,7 +155,7 @@ class AsyncSession:
 
 async def _messages(
     endpoint: Endpoint, *, job_id: str | None = None, all_users: bool = False, after: int | None = None
-) -> AsyncIterator[Message]:
+) -> AsyncGenerator[Message, None]:
     """Follow the event stream, taking it up again where it broke off (see `events`)."""
     parser, reconnect = EventParser(), Reconnect()
     was_connected = False
@@ -209,15 +210,16 @@ class Job(JobOperations[File], Asynchronous):
     def _file(self, index: int) -> File:
         return File(self._session, self._id, index)
 
-    async def events(self) -> AsyncIterator[Event]:
+    async def events(self) -> AsyncGenerator[Event, None]:
         """Follow the job: first a snapshot of it, then every event and its progress, without end."""
-        async for message in _messages(self._session.endpoint, job_id=self._id):
-            yield event_from(message.type, message.data)
+        async with aclosing(_messages(self._session.endpoint, job_id=self._id)) as messages:
+            async for message in messages:
+                yield event_from(message.type, message.data)
 
     async def wait(self, states: Collection[JobState] = SETTLED_STATES, timeout: float | None = None) -> JobState:  # noqa: ASYNC109 - as openbits.Job.wait has it
         """Wait until the job is in one of `states`, or in a final one; raises TimeoutError."""
-        async with asyncio.timeout(timeout):
-            async for event in self.events():
+        async with asyncio.timeout(timeout), aclosing(self.events()) as events:
+            async for event in events:
                 if event.job and (event.job.state in states or event.job.state.is_final):
                     return event.job.state
         raise AssertionError("the event stream has no end")
@@ -247,7 +249,8 @@ class Manager(ManagerOperations[Job], Asynchronous):
     def _job(self, job_id: str) -> Job:
         return Job(self._session, job_id)
 
-    async def events(self, *, all_users: bool = False, after: int | None = None) -> AsyncIterator[Event]:
+    async def events(self, *, all_users: bool = False, after: int | None = None) -> AsyncGenerator[Event, None]:
         """Follow all jobs that the caller may see, without end; `after` 0 begins with the oldest event kept."""
-        async for message in _messages(self._session.endpoint, all_users=all_users, after=after):
-            yield event_from(message.type, message.data)
+        async with aclosing(_messages(self._session.endpoint, all_users=all_users, after=after)) as messages:
+            async for message in messages:
+                yield event_from(message.type, message.data)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator
 from typing import Self
 
 from openbits.client.discovery import Endpoint
@@ -26,7 +26,7 @@ class Job(JobOperations[File], Blocking):
     def _file(self, index: int) -> File:
         return File(self._session, self._id, index)
 
-    def events(self) -> Iterator[Event]:
+    def events(self) -> Generator[Event, None, None]:
         """Follow the job: first a snapshot of it, then every event and its progress, without end."""
         with EventStream(self._session.pool, job_id=self._id) as stream:
             for message in stream:
@@ -78,7 +78,7 @@ class Manager(ManagerOperations[Job], Blocking):
     def _job(self, job_id: str) -> Job:
         return Job(self._session, job_id)
 
-    def events(self, *, all_users: bool = False, after: int | None = None) -> Iterator[Event]:
+    def events(self, *, all_users: bool = False, after: int | None = None) -> Generator[Event, None, None]:
         """Follow all jobs that the caller may see, without end; `after` 0 begins with the oldest event kept."""
         with EventStream(self._session.pool, all_users=all_users, after=after) as stream:
             for message in stream:

@@ -44,9 +44,16 @@ def broken_call(reason: object) -> BitsError:
     return BitsError("RPC_S_CALL_FAILED", f"the service broke off the call ({reason}): see what became of it")
 
 
+class _Socket(socket.socket):
+    """A socket that closes without a warning when nobody holds it: a program that drops its Manager loses nothing."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
 def connect_unix(path: str) -> socket.socket:
     """Connect to the socket at `path`, however long the path is; raises OSError."""
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    connection = _Socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         with reachable_address(path) as address:
             connection.connect(address)
