@@ -23,13 +23,14 @@ from openbits.core.lifecycle import Environment, apply
 from openbits.core.model import Closing, Job
 from openbits.errors import BitsError
 from openbits.service.records import EventRecord
-from openbits.store.records import Batch, JobWrite, PendingEffect, StoredEvent
+from openbits.store.records import Batch, EventPrune, JobWrite, PendingEffect, StoredEvent
 from openbits.store.store import Store, StoreError, StoreFull
 
 log = logging.getLogger(__name__)
 
 RETRY_FULL_STORE_S = 5.0
 MAX_CHANGES_PER_COMMIT = 2000
+EVENTS_BETWEEN_PRUNES = 1000
 
 _T = TypeVar("_T")
 
@@ -126,7 +127,10 @@ class Ledger:
         writer: Executor,
         environment: Callable[[], Environment],
         committed: Callable[[Committed], None],
+        prune: Callable[[], EventPrune],
     ) -> None:
+        self._prune = prune
+        self._unpruned = EVENTS_BETWEEN_PRUNES
         self._store = store
         self._writer = writer
         self._environment = environment
@@ -287,6 +291,7 @@ class Ledger:
             ],
             effects_added=added,
             effects_done=done,
+            prune=self._prune() if self._unpruned >= EVENTS_BETWEEN_PRUNES else None,
         )
 
     def _install(self, total: Draft, events: list[EventRecord], written: Batch) -> None:
@@ -302,4 +307,5 @@ class Ledger:
         if events:
             self.last_event_id = events[-1].id
         self.commits += 1
+        self._unpruned = len(events) + (0 if written.prune is not None else self._unpruned)
         self._committed(Committed(before=before, after=total.written, effects=total.effects, events=events))

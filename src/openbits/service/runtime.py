@@ -29,12 +29,12 @@ from openbits.service.records import ProgressReport
 from openbits.service.runs import Conductor
 from openbits.service.tasks import Tasks
 from openbits.service.workers import WorkerPool
+from openbits.store.records import EventPrune
 from openbits.store.store import OpenReport, Store
 
 log = logging.getLogger(__name__)
 
 PROGRESS_INTERVAL_S = 0.25
-PRUNE_INTERVAL_S = 3600.0
 HOSTS_PATH = "/etc/hosts"
 
 
@@ -58,7 +58,11 @@ class Runtime:
         self._network = NetworkWatcher(asyncio.get_running_loop(), self._network_changed)
         self._hosts: tuple[float, frozenset[str]] = (-1.0, frozenset())
         self.ledger = Ledger(
-            store=self._store, writer=self._writer, environment=self.environment, committed=self._committed
+            store=self._store,
+            writer=self._writer,
+            environment=self.environment,
+            committed=self._committed,
+            prune=self._prune,
         )
         self._undone = self.ledger.load()
         self.clock = SteadyClock()
@@ -184,6 +188,10 @@ class Runtime:
         # Without the monitor nobody could end us in an orderly way: what is durable is durable.
         log.error("action=monitor-gone reason=%s", reason)
         os._exit(1)
+
+    def _prune(self) -> EventPrune:
+        retention = self.configuration.retention
+        return EventPrune(older_than=self.clock.now() - retention.events_s, keep=retention.max_events)
 
     # --- after a commit -------------------------------------------------------------------------------
 
