@@ -17,6 +17,8 @@ from typing import Any, Final, TypeVar
 
 MAX_FRAME_BYTES: Final = 128 * 1024
 """Below the kernel's default socket buffer, which limits the size of one packet."""
+LARGEST_NUMBER: Final = 2**63 - 1
+"""No file is larger; whatever gets through can also be written down."""
 
 _T = TypeVar("_T")
 _Check = Callable[[Any], Any]
@@ -132,6 +134,8 @@ def _exactly(cls: type, where: str) -> _Check:
     def check(value: Any) -> Any:
         if type(value) is not cls:
             raise FrameError(f"{where} is no {cls.__name__}")
+        if isinstance(value, int) and not -LARGEST_NUMBER <= value <= LARGEST_NUMBER:
+            raise FrameError(f"{where} is too large")
         return value
 
     return check
