@@ -124,11 +124,18 @@ class Engine:
         self._candidates.append(client)
 
     def release_watch(self, fd: int) -> None:
-        """Stop watching a descriptor for libcurl until libcurl closes it."""
+        """Stop watching a descriptor for libcurl until `restore_watch`."""
         self._taken.add(fd)
         if fd in self._watched:
             self._watched.discard(fd)
             self._loop.unwatch(fd)
+
+    def restore_watch(self, fd: int) -> None:
+        """The request whose connection was taken is over, and its number may be another connection's soon.
+
+        libcurl does not tell: it had let go of a paused connection before.
+        """
+        self._taken.discard(fd)
 
     def consumed_before(self, connection: int) -> int | None:
         """Bytes of earlier answers on a connection, where they are known exactly."""
@@ -144,7 +151,6 @@ class Engine:
 
     def _on_curl_socket(self, what: int, fd: int, _multi: Any, _data: Any) -> None:
         if what == pycurl.POLL_REMOVE:
-            self._taken.discard(fd)
             if fd in self._watched:
                 self._watched.discard(fd)
                 self._loop.unwatch(fd)
@@ -252,6 +258,7 @@ class Client:
         self._body: Body | None = None
         self._response: Response | None = None
         self._failure: Failure | None = None
+        self._taken_fd: int | None = None
 
     def __repr__(self) -> str:
         return f"<Client {self._request.url if self._request else 'idle'}>"
@@ -309,6 +316,9 @@ class Client:
         if self._handler is not None:
             self._handler = None
             self._engine.remove(self._curl)
+            if self._taken_fd is not None:
+                self._engine.restore_watch(self._taken_fd)
+                self._taken_fd = None
 
     def close(self) -> None:
         """Drop the request and the handle."""
@@ -374,6 +384,7 @@ class Client:
         if fd is None:
             self._curl.pause(pycurl.PAUSE_CONT)
             return
+        self._taken_fd = active
         self._engine.release_watch(active)
         handler.on_socket(fd)
 
