@@ -13,9 +13,7 @@ import threading
 
 from openbits.worker import zygote
 
-MODULES = {
-    module.__name__: module for module in (mmap, os, resource, signal, socket, sys, threading)
-}
+MODULES = {module.__name__: module for module in (mmap, os, resource, signal, socket, sys, threading)}
 
 
 def run(sock: socket.socket) -> int:

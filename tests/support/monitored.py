@@ -75,7 +75,7 @@ def _children_of(pid: int) -> list[int]:
 class Monitored:
     """The daemon, and the fake service's ear and mouth."""
 
-    def __init__(self, directory: str, process: subprocess.Popen[str]) -> None:
+    def __init__(self, directory: str, process: subprocess.Popen[bytes]) -> None:
         self.directory = directory
         self.runtime_dir = os.path.join(directory, "run")
         self.state_dir = os.path.join(directory, "state")
@@ -108,20 +108,24 @@ class Monitored:
         if self._control is not None:
             self._control.close()
         path = os.path.join(self.runtime_dir, CONTROL_NAME)
-        control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        control.settimeout(PATIENCE_S)
 
-        def connected() -> bool:
-            with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+        def met() -> bool:
+            assert self.process.poll() is None, self.read_log()
+            control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            control.settimeout(PATIENCE_S)
+            lines = control.makefile("r")
+            try:
                 control.connect(path)
-                return True
-            return self.process.poll() is not None
+                self.started = json.loads(lines.readline())
+            except (OSError, ValueError):
+                # Not there yet, or still the socket of one that dies.
+                lines.close()
+                control.close()
+                return False
+            self._control, self._lines = control, lines
+            return True
 
-        until(connected, "the fake service does not listen")
-        assert self.process.poll() is None, self.read_log()
-        self._control = control
-        self._lines = control.makefile("r")
-        self.started = self.hear()
+        until(met, "the fake service does not listen")
         return self.started
 
     def hear(self) -> dict[str, Any]:
@@ -143,7 +147,7 @@ class Monitored:
         """Have the service say that it is ready, and see the monitor say so."""
         self.meet_service()
         self.do("ready")
-        self.wait_for_line("ready, socket")
+        self.wait_for_line(", socket ")
 
     def spawn(self, uid: int, gid: int, groups: Sequence[int] = ()) -> dict[str, Any]:
         """Order a worker; return the monitor's answer."""
@@ -172,15 +176,15 @@ class Monitored:
             self.log.clear()
             if not select.select([self.process.stderr], [], [], max(0.0, deadline - time.monotonic()))[0]:
                 raise Timeout(f"no line {part!r} in the log")
-            line = self.process.stderr.readline()
-            if not line:
+            raw = self.process.stderr.readline()
+            if not raw:
                 raise Timeout(f"no line {part!r} before the end of the log")
-            self.log.append(line.rstrip("\n"))
+            self.log.append(raw.decode("utf-8", "replace").rstrip("\n"))
 
     def read_log(self) -> str:
         """Return what is left of the log of a daemon that has ended."""
         assert self.process.stderr is not None
-        return "\n".join(self.log) + self.process.stderr.read()
+        return "\n".join(self.log) + self.process.stderr.read().decode("utf-8", "replace")
 
     def wait(self) -> int:
         """Return the exit status of the daemon when it has ended, and see that nothing of it is left."""
@@ -192,26 +196,30 @@ def monitored(
     *arguments: str,
     user: int | None = None,
     group: int | None = None,
-    script: str = "run_monitor.py",
     environment: dict[str, str] | None = None,
+    place: str | None = None,
+    starter: Sequence[str] = (),
+    pass_fds: Sequence[int] = (),
 ) -> Iterator[Monitored]:
-    """Run `bitsd` in a directory of its own for the length of a `with` block."""
-    directory = tempfile.mkdtemp(prefix="obt-")
-    os.chmod(directory, 0o755)
-    if user is not None:
-        os.chown(directory, user, -1)
+    """Run `bitsd` in a directory of its own, or else in `place`, for the length of a `with` block."""
+    directory = place or tempfile.mkdtemp(prefix="obt-")
+    if place is None:
+        os.chmod(directory, 0o755)
+        if user is not None:
+            os.chown(directory, user, -1)
     process = subprocess.Popen(
         [
-            sys.executable,
-            os.path.join(HERE, script),
+            *(starter or (sys.executable,)),
+            os.path.join(HERE, "run_monitor.py"),
             *arguments,
             *("--state-dir", os.path.join(directory, "state"), "--runtime-dir", os.path.join(directory, "run")),
         ],
         stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        text=True,
-        # Unbuffered reading, so that select tells of every line.
-        bufsize=1,
+        # Unbuffered, so that select tells of every line that was not read.
+        bufsize=0,
+        pass_fds=pass_fds,
         user=user,
         group=group,
         extra_groups=None if user is None else [],
@@ -231,4 +239,5 @@ def monitored(
             daemon._lines.close()
             daemon._control.close()
         until(lambda: not any(is_running(pid) for pid in everybody), f"some of {everybody} outlived the monitor")
-        shutil.rmtree(directory, ignore_errors=True)
+        if place is None:
+            shutil.rmtree(directory, ignore_errors=True)

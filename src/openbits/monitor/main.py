@@ -30,7 +30,10 @@ SERVICE_COMMAND: Final = (sys.executable, "-I", "-m", "openbits.service.main")
 ZYGOTE_COMMAND: Final = (sys.executable, "-I", "-m", "openbits.worker.zygote")
 
 _MONITOR_CAPABILITIES: Final = frozenset({Capability.SETUID, Capability.SETGID, Capability.KILL})
-_DROPPING_CAPABILITIES: Final = frozenset({Capability.SETUID, Capability.SETGID})
+_SERVICE_CAPABILITIES: Final = frozenset({Capability.SETUID, Capability.SETGID})
+# The kernel sends a parent-death signal with the rights of the parent that dies: a zygote that
+# may not kill would leave its workers behind.
+_ZYGOTE_CAPABILITIES: Final = _MONITOR_CAPABILITIES
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -68,20 +71,20 @@ def serve(chosen: Places, *, service_command: tuple[str, ...], zygote_command: t
     rule = _identity_rule(chosen.mode, account)
     _drop_rights(chosen.mode)
     listener = () if listener_fd is None else ("--listen-fd", str(listener_fd))
-    dropping = _DROPPING_CAPABILITIES if chosen.mode is Mode.SYSTEM else frozenset[Capability]()
+    is_system = chosen.mode is Mode.SYSTEM
     service = Program(
         name="service",
         command=(*service_command, *_service_options(chosen, account), *listener),
         environment=_environment(home),
-        capabilities=dropping,
+        capabilities=_SERVICE_CAPABILITIES if is_system else frozenset(),
         inherited=(lock_fd,) if listener_fd is None else (lock_fd, listener_fd),
     )
     zygote = Program(
         name="zygote",
         command=zygote_command,
         # Its workers are of many accounts; nobody's home is a safer place to look for files than a wrong one.
-        environment=_environment("/" if chosen.mode is Mode.SYSTEM else home),
-        capabilities=dropping,
+        environment=_environment("/" if is_system else home),
+        capabilities=_ZYGOTE_CAPABILITIES if is_system else frozenset(),
     )
     return Supervisor(service=service, zygote=zygote, rule=rule, notifier=notifier).run()
 

@@ -52,6 +52,12 @@ def enter_sandbox() -> int:
     return _restrict_by_landlock()
 
 
+def landlock_version() -> int:
+    """Return the version of Landlock that this kernel has, 0 without."""
+    version: int = _libc.syscall(_SYS_LANDLOCK_CREATE_RULESET, None, 0, _CREATE_RULESET_VERSION)
+    return max(0, version)
+
+
 def _limit_resources() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _, most_bytes = resource.getrlimit(resource.RLIMIT_DATA)
@@ -62,8 +68,8 @@ def _limit_resources() -> None:
 
 
 def _restrict_by_landlock() -> int:
-    version: int = _libc.syscall(_SYS_LANDLOCK_CREATE_RULESET, None, 0, _CREATE_RULESET_VERSION)
-    if version < 1:
+    version = landlock_version()
+    if version == 0:
         return 0
     attributes = _RulesetAttributes(
         handled_access_fs=_ACCESS_EXECUTE

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import encodings.idna
+import fcntl
 import gc
 import grp
 import os
@@ -37,6 +38,7 @@ from openbits.worker.sandbox import enter_sandbox
 
 _EXIT_CRASHED: Final = 70
 _WORKER_CHANNEL_FD: Final = 3
+_TELLER_FD: Final = 4
 
 PRELOADED: Final = (encodings.idna, grp, pwd)
 """Modules that the standard library would import late, when a name is resolved or an account looked up."""
@@ -94,28 +96,40 @@ class Zygote:
                 os.close(fd)
 
     def _fork(self, order: ForkWorker, socket_fd: int) -> None:
+        told, teller = os.pipe()
         try:
             pid = os.fork()
         except OSError as error:
+            os.close(told)
+            os.close(teller)
             self._channel.send(ForkFailed(request=order.request, message=error.strerror or str(error)))
             return
         if pid == 0:
-            self._be_worker(order, socket_fd)
+            self._be_worker(order, socket_fd, teller)
+        os.close(teller)
         pidfd = os.pidfd_open(pid)
         try:
-            self._channel.send(WorkerForked(request=order.request, pid=pid), (pidfd,))
+            # Nobody hears of a worker that still is root. This waits for our own code, about a
+            # millisecond, and ends with the child at the latest.
+            if os.read(told, 1):
+                self._channel.send(WorkerForked(request=order.request, pid=pid), (pidfd,))
+            else:
+                self._channel.send(ForkFailed(request=order.request, message="it could not give up its rights"))
         finally:
+            os.close(told)
             os.close(pidfd)
 
-    def _be_worker(self, order: ForkWorker, socket_fd: int) -> NoReturn:
+    def _be_worker(self, order: ForkWorker, socket_fd: int, teller: int) -> NoReturn:
         status = _EXIT_CRASHED
         try:
             privileges.die_with_parent(self._pid)
             os.setpgid(0, 0)
-            self._leave_zygote(socket_fd)
+            self._leave_zygote(socket_fd, teller)
             set_title("bitsd-worker", f"bitsd-worker: {order.name or order.uid}")
             privileges.become(order.uid, order.gid, order.groups)
             enter_sandbox()
+            os.write(_TELLER_FD, b"!")
+            os.close(_TELLER_FD)
             status = self._run_worker(socket.socket(fileno=_WORKER_CHANNEL_FD))
         except BaseException:  # noqa: BLE001 - whatever it is, this process must never return to the zygote's loop
             with contextlib.suppress(BaseException):
@@ -125,19 +139,20 @@ class Zygote:
                 sys.stderr.flush()
             os._exit(status)
 
-    def _leave_zygote(self, socket_fd: int) -> None:
+    def _leave_zygote(self, socket_fd: int, teller: int) -> None:
         """Keep nothing of the zygote's: no descriptor but the worker's channel, no signal handler."""
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGCHLD, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         # Closed as objects too: one that is collected later would close a number that the worker uses by then.
-        kept = os.dup(socket_fd)
         self._channel.close()
         self._wakeup.close()
         self._alarm.close()
-        if kept != _WORKER_CHANNEL_FD:
-            os.dup2(kept, _WORKER_CHANNEL_FD, inheritable=False)
-        os.closerange(_WORKER_CHANNEL_FD + 1, os.sysconf("SC_OPEN_MAX"))
+        # Out of the way of the numbers that they are to have.
+        kept = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _TELLER_FD + 1) for fd in (socket_fd, teller)]
+        for fd, wanted in zip(kept, (_WORKER_CHANNEL_FD, _TELLER_FD), strict=True):
+            os.dup2(fd, wanted, inheritable=False)
+        os.closerange(_TELLER_FD + 1, os.sysconf("SC_OPEN_MAX"))
         gc.enable()
 
 
