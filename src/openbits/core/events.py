@@ -105,6 +105,13 @@ class FileAnswered:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FilesAnswered:
+    """Answers for several files of one run, in order: one change of the job for thousands of small files."""
+
+    answers: tuple[FileAnswered, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FileCheckpoint:
     """So many bytes of a file are durable."""
 
@@ -177,6 +184,7 @@ Event = (
     | NetworkChanged
     | ServiceStarted
     | FileAnswered
+    | FilesAnswered
     | FileCheckpoint
     | FilesFetched
     | RunEnded

@@ -22,6 +22,7 @@ from openbits.core.events import (
     Failure,
     FileAnswered,
     FileCheckpoint,
+    FilesAnswered,
     FilesFetched,
     FilesFinished,
     FinishFiles,
@@ -94,7 +95,9 @@ def apply(job: Job, event: Event, env: Environment) -> Step | None:
         case ServiceStarted():
             return _recover(job, env)
         case FileAnswered():
-            return _answered(job, event, env)
+            return _answered(job, (event,), env)
+        case FilesAnswered(answers=answers):
+            return _answered(job, answers, env)
         case FileCheckpoint():
             return _checkpoint(job, event, env)
         case FilesFetched():
@@ -295,30 +298,32 @@ def _recover(job: Job, env: Environment) -> Step | None:
 # --- a worker's reports ----------------------------------------------------------------------------------
 
 
-def _answered(job: Job, event: FileAnswered, env: Environment) -> Step | None:
-    if job.state.is_final:
+def _answered(job: Job, answers: tuple[FileAnswered, ...], env: Environment) -> Step | None:
+    if job.state.is_final or not answers:
         return None
     # Whatever has become of the job meanwhile: bytes that a worker dropped must not count any more.
-    file = job.files[event.index]
-    file = replace(
-        file,
-        bytes_total=event.bytes_total,
-        validator=event.validator,
-        bytes_transferred=min(event.offset, file.bytes_transferred),
-        restarts=file.restarts + (1 if event.restarted else 0),
-        resumable=event.resumable,
-        response_headers=event.response_headers,
-    )
+    changed: dict[int, File] = {}
     entries: list[Entry] = []
-    if event.restarted:
-        entries.append(Entry(kind="restarted", text=f"{file.local_name}: {event.restarted}"))
-    if job.state.is_active and event.run == job.run:
+    for answer in answers:
+        file = changed.get(answer.index, job.files[answer.index])
+        changed[answer.index] = replace(
+            file,
+            bytes_total=answer.bytes_total,
+            validator=answer.validator,
+            bytes_transferred=min(answer.offset, file.bytes_transferred),
+            restarts=file.restarts + (1 if answer.restarted else 0),
+            resumable=answer.resumable,
+            response_headers=answer.response_headers,
+        )
+        if answer.restarted:
+            entries.append(Entry(kind="restarted", text=f"{file.local_name}: {answer.restarted}"))
+    if job.state.is_active and answers[-1].run == job.run:
         if job.state is JobState.CONNECTING:
-            text = f"the server answered for {public_url(file.remote_name)}"
+            text = f"the server answered for {public_url(job.files[answers[0].index].remote_name)}"
             entries.append(Entry(kind="transferring", text=text))
         job = replace(_moved(job, Trigger.ANSWERED, env), error=None)
-    job = _with_files(_touched(job, env), {event.index: file})
-    return Step(job=job, changed_files=(event.index,), entries=tuple(entries))
+    job = _with_files(_touched(job, env), changed)
+    return Step(job=job, changed_files=tuple(changed), entries=tuple(entries))
 
 
 def _checkpoint(job: Job, event: FileCheckpoint, env: Environment) -> Step | None:

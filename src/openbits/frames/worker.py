@@ -187,6 +187,15 @@ class FileStarted:
 
 @WORKER_TO_SERVICE.frame
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FilesStarted:
+    """Several FileStarted of one transfer in one packet, in order: small files come by the thousand."""
+
+    transfer: int
+    files: tuple[FileStarted, ...]
+
+
+@WORKER_TO_SERVICE.frame
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FileReceived:
     """How many bytes of a file have come in; for people to see, not for the store."""
 

@@ -23,8 +23,9 @@ from openbits.core.lifecycle import Environment, apply
 from openbits.core.model import Closing, Job
 from openbits.errors import BitsError
 from openbits.service.records import EventRecord
+from openbits.store.errors import StoreError, StoreFull
+from openbits.store.interface import JobStore
 from openbits.store.records import Batch, EventPrune, JobWrite, PendingEffect, StoredEvent
-from openbits.store.store import Store, StoreError, StoreFull
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +124,7 @@ class Ledger:
     def __init__(
         self,
         *,
-        store: Store,
+        store: JobStore,
         writer: Executor,
         environment: Callable[[], Environment],
         committed: Callable[[Committed], None],

@@ -38,7 +38,7 @@ from openbits.service.ledger import Draft, Ledger
 from openbits.service.records import EventRecord
 from openbits.service.runs import Conductor
 from openbits.service.workers import WorkerGone, WorkerPool
-from openbits.store.store import Store
+from openbits.store.interface import JobStore
 
 CHECK_ATTEMPTS = 3
 
@@ -54,7 +54,7 @@ class Parts:
     conductor: Conductor
     pool: WorkerPool
     feed: Feed
-    store: Store
+    store: JobStore
     health: Callable[[Caller], list[CheckResult]]
     background_running: Callable[[], int]
     statistics: Callable[[], dict[str, Any]]

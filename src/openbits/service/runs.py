@@ -19,6 +19,7 @@ from openbits.core.events import (
     Failure,
     FileAnswered,
     FileCheckpoint,
+    FilesAnswered,
     FilesFetched,
     FilesFinished,
     FinishFiles,
@@ -35,6 +36,7 @@ from openbits.frames.worker import (
     FileReceived,
     FilesDone,
     FileSpec,
+    FilesStarted,
     FileStarted,
     RangeSpec,
     RenameSpec,
@@ -250,6 +252,11 @@ class Conductor:
             case FileStarted(index=index) if 0 <= index < len(job.files):
                 run.received.pop(index, None)
                 self._post(run.job_id, _answered(run.run, message))
+            case FilesStarted(files=files) if all(0 <= started.index < len(job.files) for started in files):
+                for started in files:
+                    run.received.pop(started.index, None)
+                answers = tuple(_answered(run.run, started) for started in files)
+                self._post(run.job_id, FilesAnswered(answers=answers))
             case TransferBroken(message=text):
                 run.broken = text
             case TransferEnded():

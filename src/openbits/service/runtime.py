@@ -24,7 +24,7 @@ from openbits.service.dispatcher import Dispatcher
 from openbits.service.feed import Feed
 from openbits.service.ledger import RETRY_FULL_STORE_S, Committed, Ledger
 from openbits.service.manager import Manager, Parts
-from openbits.service.network import NetworkWatcher, loopback_names
+from openbits.service.network import HostsFile, NetworkWatcher
 from openbits.service.records import ProgressReport
 from openbits.service.runs import Conductor
 from openbits.service.tasks import Tasks
@@ -35,7 +35,6 @@ from openbits.store.store import OpenReport, Store
 log = logging.getLogger(__name__)
 
 PROGRESS_INTERVAL_S = 0.25
-HOSTS_PATH = "/etc/hosts"
 
 
 class Runtime:
@@ -56,7 +55,7 @@ class Runtime:
         self._store, self.store_report = _open_store(state_directory)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._network = NetworkWatcher(asyncio.get_running_loop(), self._network_changed)
-        self._hosts: tuple[float, frozenset[str]] = (-1.0, frozenset())
+        self._hosts = HostsFile()
         self.ledger = Ledger(
             store=self._store,
             writer=self._writer,
@@ -145,7 +144,7 @@ class Runtime:
         return Environment(
             now=self.clock.now(),
             has_network=connected,
-            loopback_names=frozenset() if connected else self._loopback_names(),
+            loopback_names=frozenset() if connected else self._hosts.loopback_names(),
             job_inactivity_s=float(timeouts.job_inactivity_s),
             max_download_time_s=float(timeouts.max_download_time_s),
             disk_full_retry_s=float(timeouts.disk_full_retry_s),
@@ -167,15 +166,6 @@ class Runtime:
             max_background_jobs=scheduler.max_background_jobs,
             time_slice_s=float(scheduler.time_slice_s),
         )
-
-    def _loopback_names(self) -> frozenset[str]:
-        try:
-            changed = os.stat(HOSTS_PATH).st_mtime
-        except OSError:
-            changed = 0.0
-        if changed != self._hosts[0]:
-            self._hosts = (changed, loopback_names(HOSTS_PATH))
-        return self._hosts[1]
 
     def _network_changed(self, connected: bool) -> None:
         log.info("action=network connected=%s", connected)
@@ -309,5 +299,5 @@ class Runtime:
 def _open_store(directory: str) -> tuple[Store, OpenReport]:
     store, report = Store.open(directory)
     if report.set_aside is not None:
-        log.error("action=store-set-aside name=%s", report.set_aside)
+        log.error("action=store-set-aside name=%s reason=%s", report.set_aside, report.reason)
     return store, report
