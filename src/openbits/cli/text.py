@@ -91,7 +91,9 @@ def percent(done_bytes: int, total_bytes: int | None) -> int | None:
 def progress(done_bytes: int, total_bytes: int | None) -> str:
     """Return progress for a table: `12 % of 1.0 GiB`, `3.0 MiB of ?`."""
     share = percent(done_bytes, total_bytes)
-    return f"{size(done_bytes)} of ?" if share is None else f"{share} % of {size(total_bytes)}"
+    if not total_bytes:
+        return f"{size(done_bytes)} of {size(total_bytes)}"
+    return f"{share} % of {size(total_bytes)}"
 
 
 def width(text: str) -> int:

@@ -70,12 +70,14 @@ def print_event(message: Message, *, as_json: bool) -> None:
 
 
 def event_line(event: Mapping[str, Any]) -> str:
-    """Return an event as a line: time, job, what happened."""
+    """Return an event as a line: time, job, what happened.
+
+    Not the job's state: that is the one of now, also for an event of yesterday.
+    """
     job = event.get("job")
     name = f" {safe(job['name'])}" if job else ""
-    state = f" [{job['state']}]" if job else ""
-    words = f"{event['kind']}: {safe(event['text'])}" if event["text"] else event["kind"]
-    return f"{text.local_time(event['time'])} {event['job_id'][:8]}{name}{state} {words}"
+    words = safe(event["text"] or event["kind"])
+    return f"{text.local_time(event['time'])} {event['job_id'][:8]}{name}: {words}"
 
 
 def progress_line(data: Mapping[str, Any]) -> str:

@@ -35,7 +35,8 @@ def start_user_service() -> None:
             os.makedirs(directory, mode=0o700, exist_ok=True)
         with _only_one_starts(runtime_dir):
             if not _answers(os.path.join(runtime_dir, paths.SOCKET_NAME)):
-                _start(state_dir, runtime_dir)
+                # It is meant to go on without us: say so, or the interpreter warns of a child left behind.
+                start_service(state_dir, runtime_dir).returncode = 0
     except OSError as error:
         raise no_service(f"the per-user service cannot be started: {error}") from error
 
@@ -59,7 +60,11 @@ def _answers(path: str) -> bool:
     return True
 
 
-def _start(state_dir: str, runtime_dir: str) -> None:
+def start_service(state_dir: str, runtime_dir: str) -> subprocess.Popen[bytes]:
+    """Start `bitsd --user` with these directories and return it when it is ready.
+
+    Raises ERROR_SERVICE_NOT_ACTIVE with the last words of its log, OSError.
+    """
     log_path = os.path.join(state_dir, LOG_NAME)
     notify_path = os.path.join(runtime_dir, f"start-{os.getpid()}.notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notify:
@@ -68,6 +73,7 @@ def _start(state_dir: str, runtime_dir: str) -> None:
         try:
             process = _spawn(state_dir, runtime_dir, log_path, notify_path)
             _wait_ready(process, notify, log_path)
+            return process
         finally:
             os.unlink(notify_path)
 
@@ -101,8 +107,6 @@ def _wait_ready(process: subprocess.Popen[bytes], notify: socket.socket, log_pat
         while (left_s := deadline - time.monotonic()) > 0:
             ready = {fd for fd, _ in poll.poll(left_s * 1000)}
             if notify.fileno() in ready and b"READY=1" in notify.recv(4096).split(b"\n"):
-                # It is meant to go on without us: say so, or the interpreter warns of a child left behind.
-                process.returncode = 0
                 return
             if pidfd in ready:
                 status = process.wait()
