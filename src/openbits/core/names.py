@@ -7,6 +7,7 @@ BitsError with a sentence that says what is wrong and never repeats a password.
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from collections.abc import Sequence
@@ -228,6 +229,7 @@ def _check_ipv6(text: str) -> None:
         raise _invalid("the remote name's host is not a valid IPv6 address") from None
 
 
+@functools.lru_cache(maxsize=256)  # the files of a job mostly come from one server
 def _check_host(host: str) -> None:
     labels = host.removesuffix(".").split(".")
     if len(host) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
