@@ -1,0 +1,1 @@
+"""The benchmark suite: OpenBITS beside other programs, in one run, on this machine."""

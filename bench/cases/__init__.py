@@ -1,0 +1,1 @@
+"""What is measured, one module a group; `bench.plan` puts them into a run."""
