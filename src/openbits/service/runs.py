@@ -193,6 +193,10 @@ class Conductor:
         if run.is_stopping or job is None or job.run != run.run:
             self._end(run)
             return
+        if not worker.is_open:
+            # It has ended since; from now on its end would be told to the handler.
+            self._lost(run)
+            return
         run.worker = worker
         handler = TransferHandler(on_frame=lambda message: self._receive(run, message), on_lost=lambda: self._lost(run))
         worker.open_transfer(run.number, handler)

@@ -42,6 +42,8 @@ from openbits.service.link import Link
 log = logging.getLogger(__name__)
 
 SPAWN_TIMEOUT_S = 20.0
+HANDED_OUT_S = 5.0
+"""How long a worker stays for whoever has just asked for it."""
 FILES_PER_FRAME = 256
 CHARACTERS_PER_FRAME = MAX_FRAME_BYTES // 6
 CHARACTERS_BESIDE_NAMES = 40
@@ -239,7 +241,8 @@ class WorkerPool:
                     future.cancel()
                 raise
         worker = await asyncio.shield(future)
-        self._look_at(worker)
+        # Whoever asked needs a moment to give it work, however soon idle workers are to leave.
+        self._let_go_after(worker, max(self._idle_s, HANDED_OUT_S))
         return worker
 
     def kill(self, worker: Worker) -> None:
@@ -321,11 +324,14 @@ class WorkerPool:
         log.info("action=worker-ended pid=%d uid=%d reason=%s", worker.pid, worker.identity.uid, reason)
 
     def _look_at(self, worker: Worker) -> None:
+        self._let_go_after(worker, self._idle_s)
+
+    def _let_go_after(self, worker: Worker, delay_s: float) -> None:
         if worker.idle_timer is not None:
             worker.idle_timer.cancel()
             worker.idle_timer = None
         if worker.is_open and not worker.is_busy:
-            worker.idle_timer = asyncio.get_running_loop().call_later(self._idle_s, self._let_go, worker)
+            worker.idle_timer = asyncio.get_running_loop().call_later(delay_s, self._let_go, worker)
 
     @staticmethod
     def _let_go(worker: Worker) -> None:
