@@ -144,7 +144,7 @@ def _resume(job: Job, env: Environment) -> Step:
         raise BitsError("BG_E_EMPTY", "the job has no files: add one with 'bits add'")
     if target is job.state:
         return Step(job=job)
-    job = replace(_touched(job, env), was_resumed=True, retry_at=None, active_s=0.0, no_progress_since=None)
+    job = replace(_touched(job, env), was_resumed=True, active_s=0.0, no_progress_since=None)
     return _enter_queue(job, Trigger.RESUME, env, "resumed")
 
 
@@ -204,11 +204,20 @@ def _change(job: Job, event: AddFiles | ChangeSettings | RenameRemote, env: Envi
                 files_by_index[index] = replace(
                     file, remote_name=name, validator=replace(file.validator, etag=None), resumable=None
                 )
-            job = _with_files(job, files_by_index)
             text = f"remote name of {len(names_by_index)} file{'s' if len(names_by_index) != 1 else ''} changed"
-            return Step(job=job, changed_files=tuple(files_by_index), entries=(Entry(kind="changed", text=text),))
+            step = _without_old_names(_with_files(job, files_by_index), env)
+            return replace(step, changed_files=tuple(files_by_index), entries=(Entry(kind="changed", text=text),))
         case _:
             assert_never(event)
+
+
+def _without_old_names(job: Job, env: Environment) -> Step:
+    """Let no run that knows the old remote names speak for the new ones; one under way begins again."""
+    if job.state.is_active:
+        step = _new_run(job, env)
+        return replace(step, effects=(*_stop(job), *step.effects))
+    # A run that was stopped may still have something to report. A job that never ran has no run.
+    return Step(job=replace(job, run=job.run + 1) if job.run else job)
 
 
 def _validate(job: Job, event: SetValidation, env: Environment) -> Step:
@@ -221,7 +230,7 @@ def _validate(job: Job, event: SetValidation, env: Environment) -> Step:
     if event.valid:
         job = _with_files(job, {event.index: replace(file, validation=True)})
         return Step(job=job, changed_files=(event.index,))
-    again = replace(file, validation=False, transferred=False, bytes_transferred=0)
+    again = replace(file, validation=False, transferred=False, completed=False, bytes_transferred=0)
     stop = _stop(job)
     error = JobError(
         name="BG_E_VALIDATION_FAILED",
@@ -272,8 +281,8 @@ def _deadline_reached(job: Job, env: Environment) -> Step | None:
         if job.no_progress_since is not None and (job.no_progress_since + job.settings.no_progress_timeout <= env.now):
             job = _moved(job, Trigger.FAIL, env)
             text = "no progress for longer than no_progress_timeout"
-            return Step(job=replace(job, retry_at=None), entries=(Entry(kind="error", text=text),))
-        return _enter_queue(replace(job, retry_at=None), Trigger.RETRY, env, "retry")
+            return Step(job=job, entries=(Entry(kind="error", text=text),))
+        return _enter_queue(job, Trigger.RETRY, env, "retry")
     return None
 
 
@@ -281,7 +290,7 @@ def _network_changed(job: Job, env: Environment) -> Step | None:
     if env.has_network:
         if job.state is not JobState.TRANSIENT_ERROR:
             return None
-        return _enter_queue(replace(job, retry_at=None), Trigger.RETRY, env, "the network is back")
+        return _enter_queue(job, Trigger.RETRY, env, "the network is back")
     if not (job.state is JobState.QUEUED or job.state.is_active) or not is_blocked_by_network(job, env):
         return None
     return _failed(job, _no_network(), env)
@@ -301,16 +310,20 @@ def _recover(job: Job, env: Environment) -> Step | None:
 def _answered(job: Job, answers: tuple[FileAnswered, ...], env: Environment) -> Step | None:
     if job.state.is_final or not answers:
         return None
-    # Whatever has become of the job meanwhile: bytes that a worker dropped must not count any more.
     changed: dict[int, File] = {}
     entries: list[Entry] = []
     for answer in answers:
         file = changed.get(answer.index, job.files[answer.index])
+        if file.transferred:
+            continue
+        # Whatever has become of the job meanwhile: bytes that a worker dropped must not count any more.
+        changed[answer.index] = replace(file, bytes_transferred=min(answer.offset, file.bytes_transferred))
+        if not _is_believed(job, file, answer.run):
+            continue
         changed[answer.index] = replace(
-            file,
+            changed[answer.index],
             bytes_total=answer.bytes_total,
             validator=answer.validator,
-            bytes_transferred=min(answer.offset, file.bytes_transferred),
             restarts=file.restarts + (1 if answer.restarted else 0),
             resumable=answer.resumable,
             response_headers=answer.response_headers,
@@ -326,12 +339,20 @@ def _answered(job: Job, answers: tuple[FileAnswered, ...], env: Environment) -> 
     return Step(job=job, changed_files=tuple(changed), entries=tuple(entries))
 
 
+def _is_believed(job: Job, file: File, run: int) -> bool:
+    """Whether a run may speak for a file.
+
+    Runs of a job never overlap, so what an earlier run says is as good as what the present one says,
+    unless no server has answered for the file yet: then it may be about a former remote name (J40).
+    """
+    return run == job.run or file.resumable is not None
+
+
 def _checkpoint(job: Job, event: FileCheckpoint, env: Environment) -> Step | None:
-    # Runs of a job never overlap, so what an earlier run has made durable is as good as the present one's.
     if job.state.is_final:
         return None
     file = job.files[event.index]
-    if file.transferred or event.durable_bytes == file.bytes_transferred:
+    if file.transferred or event.durable_bytes == file.bytes_transferred or not _is_believed(job, file, event.run):
         return None
     job = _with_files(job, {event.index: replace(file, bytes_transferred=event.durable_bytes)})
     return Step(job=_progressed(job, env), changed_files=(event.index,))
@@ -343,13 +364,13 @@ def _fetched(job: Job, event: FilesFetched, env: Environment) -> Step | None:
     changed: dict[int, File] = {}
     for index, size in event.files:
         file = job.files[index]
-        if not file.transferred:
+        if not file.transferred and _is_believed(job, file, event.run):
             changed[index] = replace(file, transferred=True, bytes_total=size, bytes_transferred=size, validation=None)
     if not changed:
         return None
     job = _progressed(_with_files(job, changed), env)
     entries: tuple[Entry, ...] = ()
-    if job.state.is_active and not job.has_work:
+    if (job.state.is_active or job.state is JobState.QUEUED) and not job.has_work:
         job = _transferred(job, env)
         entries = (Entry(kind="transferred", text="all files are transferred"),)
     return Step(job=job, changed_files=tuple(changed), entries=entries)
@@ -415,7 +436,7 @@ def _finished(job: Job, event: FilesFinished, env: Environment) -> Step | None:
 
 
 def _moved(job: Job, trigger: Trigger, env: Environment) -> Job:
-    """Move the job and keep the clock of active time (J53) in step with its state."""
+    """Move the job and keep the clock of active time (J53) and the retry time in step with its state."""
     target = next_state(job.state, trigger)
     assert target is not None, f"{job.state.name} has no cell for {trigger.name}"
     active_s, active_since = job.active_s, job.active_since
@@ -424,7 +445,10 @@ def _moved(job: Job, trigger: Trigger, env: Environment) -> Job:
     elif not target.is_active and active_since is not None:
         active_s, active_since = active_s + max(0.0, env.now - active_since), None
     modified_at = env.now if target is not job.state else job.modified_at
-    return replace(job, state=target, active_s=active_s, active_since=active_since, modified_at=modified_at)
+    retry_at = job.retry_at if target is JobState.TRANSIENT_ERROR else None
+    return replace(
+        job, state=target, active_s=active_s, active_since=active_since, modified_at=modified_at, retry_at=retry_at
+    )
 
 
 def _new_run(job: Job, env: Environment) -> Step:
@@ -447,7 +471,7 @@ def _enter_queue(job: Job, trigger: Trigger, env: Environment, text: str) -> Ste
 
 def _transferred(job: Job, env: Environment) -> Job:
     job = _moved(job, Trigger.DONE, env)
-    return replace(job, transferred_at=env.now, error=None, retry_at=None, no_progress_since=None)
+    return replace(job, transferred_at=env.now, error=None, no_progress_since=None)
 
 
 def _failed(job: Job, failure: Failure, env: Environment) -> Step:
@@ -459,7 +483,8 @@ def _failed(job: Job, failure: Failure, env: Environment) -> Step:
     if failure.name in DISK_IS_FULL:
         delay_s = min(delay_s, env.disk_full_retry_s)
     elif failure.retry_after_s is not None:
-        delay_s = max(delay_s, failure.retry_after_s)
+        # No longer than the job would wait at all: a time that far away could not even be shown.
+        delay_s = max(delay_s, min(failure.retry_after_s, settings.no_progress_timeout))
     transient = failure.transient and settings.no_progress_timeout > 0
     if transient and not waits_for_network and settings.minimum_retry_delay > settings.no_progress_timeout:
         transient = False
