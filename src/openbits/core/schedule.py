@@ -120,11 +120,13 @@ def decide(*, running: Iterable[Running], waiting: WaitingJobs, limits: Limits, 
             background.append(job)
     start = _first(waiting.in_turn(Priority.FOREGROUND), limits.max_foreground_jobs - foreground)
 
-    preempt: list[str] = []
-    again_at: float | None = None
+    slices_end: list[float] = []
     free = limits.max_background_jobs - len(background)
     # The least urgent, and of those the longest-running, is taken off first.
     victims = sorted(background, key=lambda job: (-job.priority, job.since))
+    # A limit that was lowered, or a foreground job that is one no more.
+    preempt = [job.job_id for job in victims[: max(0, -free)]]
+    del victims[: len(preempt)]
     for priority in BACKGROUND:
         for job_id in waiting.in_turn(priority):
             if free > 0:
@@ -133,13 +135,11 @@ def decide(*, running: Iterable[Running], waiting: WaitingJobs, limits: Limits, 
                 continue
             victim = next((job for job in victims if _may_take(job, priority, limits, now)), None)
             if victim is None:
+                slices_end += [job.since + limits.time_slice_s for job in victims if job.priority is priority]
                 break
             victims.remove(victim)
             preempt.append(victim.job_id)
-        ends = [job.since + limits.time_slice_s for job in victims if job.priority is priority]
-        if waiting.has(priority) and ends:
-            again_at = min(ends) if again_at is None else min(again_at, *ends)
-    return Decision(start=tuple(start), preempt=tuple(preempt), again_at=again_at)
+    return Decision(start=tuple(start), preempt=tuple(preempt), again_at=min(slices_end, default=None))
 
 
 def _may_take(victim: Running, priority: Priority, limits: Limits, now: float) -> bool:
