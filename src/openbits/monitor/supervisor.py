@@ -15,7 +15,7 @@ from typing import Final
 
 from openbits.frames import monitor as frames
 from openbits.frames.channel import Channel
-from openbits.frames.codec import Codec
+from openbits.frames.codec import Codec, FrameError
 from openbits.monitor import children
 from openbits.monitor.accounts import IdentityRule
 from openbits.monitor.children import Child, Program
@@ -79,8 +79,9 @@ class Supervisor:
                 self._start_zygote()
                 while self._exit_status is None:
                     self._reactor.turn()
-            except Violation as violation:
-                say(f"fatal: {violation}")
+            except (Violation, FrameError, OSError) as error:
+                # An OSError is this machine out of processes or descriptors: who started us may try again.
+                say(f"fatal: {error}")
                 self._exit_status = 1
             finally:
                 self._end_everything()
