@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import types
 import typing
 from collections.abc import Callable
@@ -146,9 +147,12 @@ def _number(where: str) -> _Check:
         if type(value) not in (int, float):
             raise FrameError(f"{where} is no number")
         try:
-            return float(value)
+            number = float(value)
         except OverflowError:
-            raise FrameError(f"{where} is too large") from None
+            number = math.inf
+        if not math.isfinite(number):
+            raise FrameError(f"{where} is too large")
+        return number
 
     return check
 
