@@ -136,7 +136,7 @@ def test_what_the_kernel_does_not_take_waits_in_order(ends: tuple[Channel, Chann
         worker.send(TransferEnded(transfer=sent), (file.fileno(),))
     sent += 1
     assert told == [True]
-    seen = []
+    seen: list[int] = []
     while len(seen) < sent:
         received = service.receive()
         if received is None:

