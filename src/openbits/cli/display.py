@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol, TextIO
 
 from openbits.cli import text
@@ -18,6 +18,8 @@ _RATE_WINDOW_S: Final = 5.0
 _PLAIN_STEP_PERCENT: Final = 10
 _PLAIN_STEP_S: Final = 10.0
 _BAR_COLUMNS: Final = 24
+_LEAST_BAR_COLUMNS: Final = 6
+_NAME_COLUMNS: Final = 16
 
 
 class Display(Protocol):
@@ -72,12 +74,29 @@ def summary(data: Mapping[str, Any], rate_bps: float | None) -> str:
     return "  ".join(parts)
 
 
+def terminal_columns(stream: TextIO) -> int:
+    """Return the width of the terminal behind a stream."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
+
+
 class TerminalDisplay:
     """One line that is written again and again."""
 
-    def __init__(self, name: str, stream: TextIO | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        stream: TextIO | None = None,
+        *,
+        columns: Callable[[TextIO], int] = terminal_columns,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._name = text.safe(name)
         self._stream = stream or sys.stderr
+        self._columns = columns
+        self._clock = clock
         self._rate = Rate()
         self._data: Mapping[str, Any] | None = None
         self._note = ""
@@ -86,7 +105,7 @@ class TerminalDisplay:
     def progress(self, data: Mapping[str, Any]) -> None:
         """Take the progress of the job and draw it."""
         self._data = data
-        self._rate.add(time.monotonic(), data["bytes_transferred"])
+        self._rate.add(self._clock(), data["bytes_transferred"])
         self.tick()
 
     def note(self, sentence: str) -> None:
@@ -97,7 +116,7 @@ class TerminalDisplay:
 
     def tick(self) -> None:
         """Draw the line again."""
-        columns = max(20, _columns(self._stream) - 1)
+        columns = max(20, self._columns(self._stream) - 1)
         self._stream.write("\r" + text.clip(self._line(columns), columns) + "\x1b[K")
         self._stream.flush()
         self._shown = True
@@ -112,23 +131,27 @@ class TerminalDisplay:
     def _line(self, columns: int) -> str:
         if self._note or self._data is None:
             return f"{text.clip_middle(self._name, columns // 3)}  {self._note or 'waiting for the service'}"
-        figures = summary(self._data, self._rate.bps(time.monotonic()))
+        figures = summary(self._data, self._rate.bps(self._clock()))
         share = text.percent(self._data["bytes_transferred"], self._data["bytes_total"])
-        left = columns - text.width(figures) - 9 - _BAR_COLUMNS
-        name = text.clip_middle(self._name, max(8, left)) if left >= 8 else ""
         if share is None:
-            return f"{name}  {figures}"
-        filled = share * (_BAR_COLUMNS - 2) // 100
-        bar = f"[{'=' * filled}{' ' * (_BAR_COLUMNS - 2 - filled)}]" if left >= 0 else ""
-        return f"{name}  {share:3d} % {bar} {figures}".lstrip()
+            return f"{text.clip_middle(self._name, max(8, columns - text.width(figures) - 2))}  {figures}"
+        # What is left beside the figures goes to the name, up to its usual length, then to the bar, then to the name.
+        room = columns - text.width(figures) - len(" 100 %  ")
+        bar_columns = min(_BAR_COLUMNS, room - min(text.width(self._name), _NAME_COLUMNS) - 3)
+        if bar_columns < _LEAST_BAR_COLUMNS:
+            return f"{text.clip_middle(self._name, max(0, room))} {share:3d} %  {figures}".lstrip()
+        filled = share * bar_columns // 100
+        bar = f"[{'=' * filled}{' ' * (bar_columns - filled)}]"
+        return f"{text.clip_middle(self._name, room - bar_columns - 3)} {share:3d} % {bar}  {figures}"
 
 
 class PlainDisplay:
     """A line at the start, at each 10 % or 10 s, and whenever the job waits for something."""
 
-    def __init__(self, name: str, stream: TextIO | None = None) -> None:
+    def __init__(self, name: str, stream: TextIO | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._name = text.safe(name)
         self._stream = stream or sys.stderr
+        self._clock = clock
         self._rate = Rate()
         self._said_percent = 0
         self._said_at_s: float | None = None
@@ -136,7 +159,7 @@ class PlainDisplay:
 
     def progress(self, data: Mapping[str, Any]) -> None:
         """Take the progress of the job; say it if enough has changed."""
-        now_s = time.monotonic()
+        now_s = self._clock()
         self._rate.add(now_s, data["bytes_transferred"])
         share = text.percent(data["bytes_transferred"], data["bytes_total"])
         if self._said_at_s is None:
@@ -190,10 +213,3 @@ def choose_display(name: str, *, quiet: bool) -> Display:
     if sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb":
         return TerminalDisplay(name)
     return PlainDisplay(name)
-
-
-def _columns(stream: TextIO) -> int:
-    try:
-        return os.get_terminal_size(stream.fileno()).columns or 80
-    except (OSError, ValueError):
-        return 80

@@ -36,14 +36,16 @@ class Follower:
         try:
             with EventStream(self._session.pool, job_id=self._job_id) as stream:
                 while True:
-                    for message in stream.wait_messages(min(_TICK_S, max(0.0, deadline - time.monotonic()))):
+                    messages = stream.wait_messages(min(_TICK_S, max(0.0, deadline - time.monotonic())))
+                    for message in messages:
                         job = self._take(message.type, message.data)
                         if job is not None and job["state"] in SETTLED:
                             return job
                     if time.monotonic() >= deadline:
                         return None
                     self._explain()
-                    self._display.tick()
+                    if not messages:
+                        self._display.tick()
         finally:
             self._display.close()
 

@@ -31,8 +31,7 @@ def start_user_service() -> None:
     """Start `bitsd --user` and return when it takes calls; raises ERROR_SERVICE_NOT_ACTIVE."""
     state_dir, runtime_dir = paths.user_state_dir(), paths.user_runtime_dir()
     try:
-        for directory in (state_dir, runtime_dir):
-            os.makedirs(directory, mode=0o700, exist_ok=True)
+        os.makedirs(runtime_dir, mode=0o700, exist_ok=True)
         with _only_one_starts(runtime_dir):
             if not _answers(os.path.join(runtime_dir, paths.SOCKET_NAME)):
                 # It is meant to go on without us: say so, or the interpreter warns of a child left behind.
@@ -65,6 +64,8 @@ def start_service(state_dir: str, runtime_dir: str) -> subprocess.Popen[bytes]:
 
     Raises ERROR_SERVICE_NOT_ACTIVE with the last words of its log, OSError.
     """
+    for directory in (state_dir, runtime_dir):
+        os.makedirs(directory, mode=0o700, exist_ok=True)
     log_path = os.path.join(state_dir, LOG_NAME)
     notify_path = os.path.join(runtime_dir, f"start-{os.getpid()}.notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notify:
@@ -80,7 +81,7 @@ def start_service(state_dir: str, runtime_dir: str) -> subprocess.Popen[bytes]:
 
 def _spawn(state_dir: str, runtime_dir: str, log_path: str, notify_path: str) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "NOTIFY_SOCKET": notify_path}
-    command = [sys.executable, "-m", "openbits.monitor.main", "--user"]
+    command = [sys.executable, "-P", "-m", "openbits.monitor.main", "--user"]
     command += ["--state-dir", state_dir, "--runtime-dir", runtime_dir]
     log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:

@@ -46,7 +46,11 @@ def no_service(message: str) -> BitsError:
 
 
 class Endpoint:
-    """Connects to the first candidate that answers; `start`, if given, is called where none does."""
+    """Connects to the first candidate that answers; `start`, if given, is called where none does.
+
+    Once one has answered it is the only one: a service that goes away is waited for, and neither exchanged for
+    another one, which would have other jobs, nor started by us, because somebody may have stopped it.
+    """
 
     def __init__(self, given: str | None = None, *, start: Callable[[], None] | None = None) -> None:
         self.candidates = candidates(given)
@@ -76,12 +80,15 @@ class Endpoint:
         denied: BitsError | None = None
         for candidate in self.candidates:
             try:
-                return Connection(connect_unix(candidate.path), candidate.path)
+                connection = Connection(connect_unix(candidate.path), candidate.path)
             except PermissionError as error:
                 denied = BitsError("E_ACCESSDENIED", f"{candidate.path} may not be connected to: {error.strerror}")
             except OSError as error:
                 if error.errno not in _NOBODY_THERE:
                     raise no_service(f"{candidate.path} cannot be connected to: {error.strerror}") from error
+            else:
+                self.candidates, self._start = (candidate,), None
+                return connection
         if denied is not None:
             raise denied
         return None

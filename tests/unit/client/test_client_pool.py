@@ -191,6 +191,21 @@ def test_start_is_called_once_and_only_where_nobody_answers() -> None:
         client.close()
 
 
+def test_a_service_that_has_answered_is_neither_exchanged_nor_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    with FakeApi({"GET /v1/version": OK}) as first, FakeApi({"GET /v1/version": OK}) as second:
+        monkeypatch.setattr("openbits.paths.SYSTEM_SOCKET", first.path)
+        monkeypatch.setattr("openbits.paths.user_socket", lambda _: second.path)
+        monkeypatch.delenv("BITS_SOCKET", raising=False)
+        client = Session(Endpoint(start=lambda: pytest.fail("it was started")))
+        client.perform(calls.version())
+        first.stop()
+        with pytest.raises(BitsError) as caught:
+            client.perform(calls.version())
+        assert caught.value.name == "ERROR_SERVICE_NOT_ACTIVE"
+        assert second.requests == []
+        first.listen()
+
+
 def test_a_child_leaves_its_parents_connections_alone() -> None:
     with FakeApi({"GET /v1/version": OK}) as api:
         client = session(api)
