@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from openbits.frames.channel import Channel, ChannelClosed
 from openbits.frames.worker import (
@@ -20,6 +20,7 @@ from openbits.frames.worker import (
     FileDurable,
     FilesDone,
     FileSpec,
+    FilesStarted,
     FileStarted,
     StartTransfer,
     StopTransfer,
@@ -73,7 +74,7 @@ class WorkerProcess:
         self.messages: list[object] = []
         self.ready = self.wait_for(WorkerReady)
 
-    def __enter__(self) -> WorkerProcess:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -103,8 +104,10 @@ class WorkerProcess:
             return None
         if received is None:
             return None
-        self.messages.append(received[0])
-        return received[0]
+        message = received[0]
+        # What travels together is listed as if it had come one by one.
+        self.messages.extend(message.files if isinstance(message, FilesStarted) else (message,))
+        return message
 
     def wait_for(
         self, kind: type[_T], condition: Callable[[_T], bool] = lambda _: True, timeout_s: float = TIMEOUT_S

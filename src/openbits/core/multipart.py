@@ -134,9 +134,9 @@ class MultipartParser:
         """The delimiter's place: at once after a part's line end, behind a little text at the beginning."""
         if self._is_first:
             start = self._buffer.find(self._delimiter)
+            if max(start, len(self._buffer) if start < 0 else 0) > _PREAMBLE_LIMIT:
+                raise InvalidAnswer("its multipart answer does not begin with the boundary")
             if start < 0:
-                if len(self._buffer) > _PREAMBLE_LIMIT:
-                    raise InvalidAnswer("its multipart answer does not begin with the boundary")
                 return None
         else:
             start = len(self._buffer) - len(self._buffer.lstrip(b"\r\n"))

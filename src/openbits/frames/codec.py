@@ -119,12 +119,23 @@ class Codec:
         return check
 
 
+_SIMPLE: Final = frozenset((str, int, bool, float, type(None)))
+_NAMES: Final[dict[type, tuple[str, ...]]] = {}
+"""Field names by dataclass: frames are written by the thousand, and `dataclasses.fields` is slow."""
+
+
 def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value):
-        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, tuple):
+    cls = type(value)
+    if cls in _SIMPLE:
+        return value
+    if cls is tuple:
         return [_plain(item) for item in value]
-    return value
+    names = _NAMES.get(cls)
+    if names is None:
+        if not dataclasses.is_dataclass(value):
+            return value
+        names = _NAMES[cls] = tuple(field.name for field in dataclasses.fields(value))
+    return {name: _plain(getattr(value, name)) for name in names}
 
 
 def _no_constant(name: str) -> Any:

@@ -32,6 +32,7 @@ _BUFFER_BYTES: Final = 512 * 1024
 _HEADER_LIMIT: Final = 64 * 1024
 _DISCARD_LIMIT: Final = 64 * 1024
 """Up to here an unwanted body is read to its end, so that the connection can be used again."""
+_GOT_NOTHING: Final = int(pycurl.E_GOT_NOTHING)
 _REMEMBERED_CONNECTIONS: Final = 64
 _CA_FILES: Final = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
 
@@ -331,6 +332,9 @@ class Client:
         assert handler is not None
         assert request is not None
         failure = self._failure
+        if error is None and self._response is None:
+            # libcurl takes a header that ends in its middle for a complete one.
+            error = (_GOT_NOTHING, "")
         was_stopped = failure is not None or self._body is Body.STOP or self._body_bytes > _DISCARD_LIMIT
         if error is not None and not (failure is None and was_stopped and self._body in (Body.STOP, Body.DISCARD)):
             failure = failure or self._map(error, request)

@@ -21,6 +21,8 @@ from openbits.worker.syncer import Syncer
 from openbits.worker.syscalls import allocate
 
 _WRITE_BYTES: Final = 256 * 1024
+_CHUNKS: Final = 1000
+"""As many as one system call takes (IOV_MAX is 1024)."""
 _ALLOCATE_FROM: Final = 1024 * 1024
 """Smaller files are written at once and need no room reserved."""
 _WRITE_BACK_BYTES: Final = 16 * 1024 * 1024
@@ -156,7 +158,7 @@ class Sink:
             self._chunk_offset = offset
         self._chunks.append(data)
         self._chunk_bytes += len(data)
-        if self._chunk_bytes >= _WRITE_BYTES:
+        if self._chunk_bytes >= _WRITE_BYTES or len(self._chunks) >= _CHUNKS:
             self.flush()
         elif self._timer is None:
             self._start_timer()

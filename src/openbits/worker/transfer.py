@@ -11,12 +11,14 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from openbits.frames.codec import FrameError
 from openbits.frames.worker import (
     DoneFile,
     FileDurable,
     FileReceived,
     FilesDone,
     FileSpec,
+    FilesStarted,
     FileStarted,
     StartTransfer,
     TransferBroken,
@@ -34,6 +36,9 @@ from openbits.worker.sink import SinkSettings
 
 _REPORT_S: Final = 0.25
 _DONE_PER_FRAME: Final = 1_000
+_SMALL_BYTES: Final = 256 * 1024
+_STARTED_CHARACTERS: Final = 64_000
+"""Half of what a packet holds."""
 
 
 def header_lines(custom_headers: str) -> tuple[str, ...]:
@@ -93,6 +98,8 @@ class Transfer:
         self._received: dict[int, int] = {}
         self._report_timer: Timer | None = None
         self._done: list[DoneFile] = []
+        self._started: list[FileStarted] = []
+        self._started_characters = 0
 
     def __repr__(self) -> str:
         return f"<Transfer {self.settings.transfer} waiting={len(self._queue)} open={len(self._open)}>"
@@ -184,7 +191,28 @@ class Transfer:
 
     def on_started(self, message: FileStarted) -> None:
         """See `fetch.Run`."""
-        self._send(message)
+        if message.bytes_total is None or message.bytes_total > _SMALL_BYTES or message.restarted:
+            self._send_started()
+            self._send(message)
+            return
+        # A small file is soon done: its start and those of its neighbours travel in one packet.
+        self._started.append(message)
+        self._started_characters += len(message.response_headers) + 1_000
+        if self._started_characters > _STARTED_CHARACTERS:
+            self._send_started()
+        elif self._report_timer is None:
+            self._report_timer = self.tools.loop.call_at(self.tools.loop.now + _REPORT_S, self._report)
+
+    def _send_started(self) -> None:
+        if self._started:
+            started, self._started = self._started, []
+            self._started_characters = 0
+            try:
+                self._send(FilesStarted(transfer=self.settings.transfer, files=tuple(started)))
+            except FrameError:
+                # Headers full of characters that travel as escapes: alone each of them fits.
+                for message in started:
+                    self._send(message)
 
     def on_received(self, index: int, received_bytes: int) -> None:
         """See `fetch.Run`."""
@@ -194,6 +222,7 @@ class Transfer:
 
     def _report(self) -> None:
         self._report_timer = None
+        self._send_started()
         received, self._received = self._received, {}
         # Only for people to see: when the service cannot keep up, it is not told more of it.
         if not self._is_congested():
@@ -202,10 +231,12 @@ class Transfer:
 
     def on_durable(self, index: int, durable_bytes: int) -> None:
         """See `fetch.Run`."""
+        self._send_started()
         self._send(FileDurable(transfer=self.settings.transfer, index=index, durable_bytes=durable_bytes))
 
     def on_broken(self, index: int, message: str) -> None:
         """See `fetch.Run`."""
+        self._send_started()
         self._send(TransferBroken(transfer=self.settings.transfer, index=index, message=message))
 
     def on_network_done(self, fetch: Fetch) -> None:
@@ -223,6 +254,7 @@ class Transfer:
         self._end_if_over()
 
     def _send_done(self) -> None:
+        self._send_started()
         done, self._done = self._done, []
         for start in range(0, len(done), _DONE_PER_FRAME):
             files = tuple(done[start : start + _DONE_PER_FRAME])
