@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from openbits.version import __version__
 
 if TYPE_CHECKING:
-    from openbits.client import aio
+    from openbits import aio
     from openbits.client.enumerator import Enumerator
     from openbits.client.manager import File, Job, Manager
     from openbits.client.values import (
@@ -85,7 +85,7 @@ def __getattr__(name: str) -> Any:
     import importlib  # noqa: PLC0415 - not needed by the programs that import a submodule
 
     if name == "aio":
-        return importlib.import_module("openbits.client.aio")
+        return importlib.import_module("openbits.aio")
     if name not in __all__:
         raise AttributeError(f"module 'openbits' has no attribute {name!r}")
     value = getattr(importlib.import_module(_MODULES.get(name, "openbits.client.values")), name)

@@ -12,8 +12,10 @@ import pytest
 
 import openbits
 from openbits import BitsError, ErrorContext, FileSpec, JobSpec, JobState, JobType, NotifyFlags, Priority, Range, Result
-from openbits.client import values
+from openbits.client import calls, values
+from openbits.client.discovery import Endpoint
 from openbits.client.enumerator import Enumerator
+from openbits.client.session import Session
 from openbits.client.specs import process_umask
 from openbits.core import model
 from support.fake_api import FakeApi, Reply, error_out, file_out, job_out, problem, settings_out
@@ -245,6 +247,26 @@ def test_create_jobs_goes_in_batches_of_a_thousand() -> None:
         jobs = openbits.Manager(api.path).create_jobs([spec] * 2_500)
         assert [job.id for job in jobs] == [str(number) for number in range(2_500)]
         assert [len(request.json["jobs"]) for request in api.requests] == [1000, 1000, 500]
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_a_job_of_very_many_files_goes_in_parts(refused: bool) -> None:
+    """J2: what does not fit into one call is added before Resume; a job of half the files does not stay."""
+    files = [calls.file_in(f"http://h/{number}", f"/d/{number}") for number in range(45_000)]
+    added = problem("BG_E_TOO_MANY_FILES_IN_JOB", 0x80200051, "too many") if refused else DONE
+    routes = {**ROUTES, "POST /v1/jobs": Reply(status=201, json={"id": "1"}), "POST /v1/jobs/1/files": [DONE, added]}
+    with FakeApi(routes) as api:
+        work = calls.create_large_job(calls.job_in("x", files=files, resume=True))
+        session = Session(Endpoint(api.path))
+        if refused:
+            with pytest.raises(BitsError, match="too many"):
+                session.perform(work)
+        else:
+            assert session.perform(work) == "1"
+        sent = [len(request.json["files"]) for request in api.requests[:3]]
+        last = api.targets()[-1]
+    assert sent == [20_000, 20_000, 5_000]
+    assert last == ("POST /v1/jobs/1/cancel" if refused else "POST /v1/jobs/1/resume")
 
 
 def page(job_id: str, following: str | None) -> Reply:

@@ -1,0 +1,7 @@
+"""The asyncio client: as `openbits`, with `await`."""
+
+from __future__ import annotations
+
+from openbits.client.aio import File, Job, Manager
+
+__all__ = ["File", "Job", "Manager"]
