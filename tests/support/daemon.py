@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import signal
@@ -22,7 +21,6 @@ from openbits.client import calls
 from openbits.client.discovery import Endpoint
 from openbits.client.events import EventStream
 from openbits.client.session import Session
-
 from support.accounts import ensure_service_account
 
 READY_S = 20.0

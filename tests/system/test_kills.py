@@ -103,7 +103,7 @@ def siege() -> Iterator[Siege]:
     with temporary_account() as account, running_nginx() as origin, running_daemon("system", config=CONFIG) as daemon:
         hashes = {f"large{number}": origin.add(f"large{number}", LARGE_BYTES) for number in range(LARGE)}
         hashes |= {f"small{number}": origin.add(f"small{number}", SMALL_BYTES) for number in range(SMALL)}
-        yield Siege(daemon=daemon, origin=origin, account=account, hashes=hashes, random=random.Random(SEED))  # noqa: S311
+        yield Siege(daemon=daemon, origin=origin, account=account, hashes=hashes, random=random.Random(SEED))
 
 
 def complete(siege: Siege, job: str, *, under_fire: bool) -> None:

@@ -138,6 +138,8 @@ class Ledger:
         self._committed = committed
         self._changes: deque[_Change[Any]] = deque()
         self._wake = asyncio.Event()
+        self._room_timer: asyncio.TimerHandle | None = None
+        """Runs while reports wait for room on the store's disk."""
         self.jobs: dict[str, Job] = {}
         self._outbox: dict[str, int] = {}
         self._effect_ids = itertools.count(1)
@@ -175,7 +177,8 @@ class Ledger:
     def post(self, job_id: str, event: Event) -> None:
         """Apply an event that no caller waits for; it is kept until it can be written down."""
         self._changes.append(_Change(lambda draft: draft.apply(job_id, event), None))
-        self._wake.set()
+        if self._room_timer is None:
+            self._wake.set()
 
     @property
     def is_quiet(self) -> bool:
@@ -187,10 +190,11 @@ class Ledger:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self._changes:
-                await self._turn()
+            while self._changes and await self._turn():
+                pass
 
-    async def _turn(self) -> None:
+    async def _turn(self) -> bool:
+        """Write down what there is; False when it has to wait for room on the disk."""
         env = self._environment()
         total = Draft(self.jobs, None, env)
         batch: list[_Change[Any]] = []
@@ -207,19 +211,20 @@ class Ledger:
             total.absorb(draft)
             batch.append(change)
         if not batch:
-            return
+            return True
         if total.written or total.entries:
             events = self._records(total)
             try:
                 writing = self._batch(total, events)
                 await asyncio.get_running_loop().run_in_executor(self._writer, self._store.commit, writing)
             except StoreError as error:
-                await self._not_written(batch, error)
-                return
+                return self._not_written(batch, error)
+            self._found_room()
             self._install(total, events, writing)
         for change in batch:
             if change.future is not None and not change.future.done():
                 change.future.set_result(change.result)
+        return True
 
     @staticmethod
     def _reject(change: _Change[Any], error: Exception) -> None:
@@ -228,22 +233,32 @@ class Ledger:
         elif not change.future.done():
             change.future.set_exception(error)
 
-    async def _not_written(self, batch: list[_Change[Any]], error: StoreError) -> None:
-        log.error("action=store-failed changes=%d error=%s", len(batch), error)
+    def _not_written(self, batch: list[_Change[Any]], error: StoreError) -> bool:
         if not isinstance(error, StoreFull):
+            log.error("action=store-failed changes=%d error=%s", len(batch), error)
             raise error
-        kept = []
-        for change in batch:
-            if change.future is None:
-                kept.append(change)
-            else:
-                self._reject(
-                    change,
-                    BitsError("ERROR_DISK_FULL", f"the job store cannot be written: {error}: make room on its disk"),
-                )
-        self._changes.extendleft(reversed(kept))
-        if kept:
-            await asyncio.sleep(RETRY_FULL_STORE_S)
+        refusal = f"the job store cannot be written: {error}: make room on its disk"
+        # Callers who came meanwhile as well: behind reports that fill whole batches they would wait unheard.
+        changes = [*batch, *self._changes]
+        self._changes = deque(change for change in changes if change.future is None)
+        for change in changes:
+            if change.future is not None:
+                self._reject(change, BitsError("ERROR_DISK_FULL", refusal))
+        if not self._changes:
+            return True
+        # Every caller is one more attempt; reports alone are not: workers send them all the time.
+        if self._room_timer is None:
+            log.error("action=store-full waiting=%d error=%s", len(self._changes), error)
+        else:
+            self._room_timer.cancel()
+        self._room_timer = asyncio.get_running_loop().call_later(RETRY_FULL_STORE_S, self._wake.set)
+        return False
+
+    def _found_room(self) -> None:
+        if self._room_timer is not None:
+            self._room_timer.cancel()
+            self._room_timer = None
+            log.info("action=store-has-room")
 
     def _records(self, total: Draft) -> list[EventRecord]:
         env = total.env

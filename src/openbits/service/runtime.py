@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import grp
 import logging
 import os
@@ -106,7 +107,9 @@ class Runtime:
         for job_id, job in self.ledger.jobs.items():
             if job.state.is_active:
                 self.ledger.post(job_id, ServiceStarted())
-        await self._settled("")
+        with contextlib.suppress(BitsError):
+            # Not for ever: where the store's disk is full, people must be able to see that.
+            await self.ledger.submit(lambda _draft: None)
         if not self._network.has_network:
             self._network_changed(False)
         for effect in self._undone:
