@@ -25,6 +25,10 @@ class Dispatcher:
         self._post = post
         self._waiting = WaitingJobs()
         self._running: dict[str, Running] = {}
+        self._runs: dict[str, int] = {}
+        """The number of the last run of every job that waits or was granted a slot."""
+        self._granted: set[str] = set()
+        """Jobs that hold a slot although the ledger has not written that down yet."""
         self._leaving: set[str] = set()
         """Jobs whose slot is being taken back; they hold it until the ledger has written that down."""
         self._timer: asyncio.TimerHandle | None = None
@@ -47,9 +51,10 @@ class Dispatcher:
             self._leaving.discard(job_id)
             state = job.state if job is not None else None
             if job is not None and state is JobState.QUEUED:
-                self._running.pop(job_id, None)
-                self._waiting.put(job_id, job.settings.priority, job.owner.identity.uid)
+                self._note_queued(job)
                 continue
+            self._granted.discard(job_id)
+            self._runs.pop(job_id, None)
             if job is not None and job.state.is_active:
                 self._note_active(job)
                 continue
@@ -57,9 +62,22 @@ class Dispatcher:
             self._running.pop(job_id, None)
         self.decide()
 
+    def _note_queued(self, job: Job) -> None:
+        if job.id in self._granted and self._runs[job.id] == job.run:
+            # Something else about it has changed; its slot is still on the way.
+            self._hold(job)
+            return
+        self._granted.discard(job.id)
+        self._running.pop(job.id, None)
+        self._runs[job.id] = job.run
+        self._waiting.put(job.id, job.settings.priority, job.owner.identity.uid)
+
     def _note_active(self, job: Job) -> None:
         if job.id in self._waiting:
             self._waiting.take(job.id)
+        self._hold(job)
+
+    def _hold(self, job: Job) -> None:
         known = self._running.get(job.id)
         if known is None or known.priority is not job.settings.priority:
             since = known.since if known is not None else self._now()
@@ -74,6 +92,7 @@ class Dispatcher:
             # applied, then something else has changed it, and the note of that puts this right.
             priority = self._waiting.take(job_id)
             self._running[job_id] = Running(job_id=job_id, priority=priority, since=now)
+            self._granted.add(job_id)
             self._post(job_id, SlotGranted())
         for job_id in decision.preempt:
             if job_id not in self._leaving:
