@@ -1,0 +1,223 @@
+"""core.http: what header text means (inventory R1, R4, R5, D4, D9, F10)."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openbits.core.http import (
+    ContentRange,
+    InvalidAnswer,
+    RedirectRefused,
+    Response,
+    Verdict,
+    classify_status,
+    date_to_epoch_s,
+    format_date,
+    host_of,
+    is_same_origin,
+    parse_content_range,
+    parse_date,
+    parse_response,
+    redirect_target,
+    wire_url,
+)
+
+NOW = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
+
+
+def response(*lines: str, status: int = 200) -> Response:
+    first = f"HTTP/1.1 {status} OK\r\n".encode()
+    return parse_response([first, *((line + "\r\n").encode("latin-1") for line in lines), b"\r\n"])
+
+
+def test_fields_are_found_in_any_case() -> None:
+    answer = response('ETAG: "x"', "content-LENGTH:  12 ", "X: a", "x: b", "no colon")
+    assert answer.etag == '"x"'
+    assert answer.content_length == 12
+    assert answer.fields["x"] == ["a", "b"]
+    assert (answer.status, answer.version) == (200, "1.1")
+    assert answer.header_text.startswith("HTTP/1.1 200 OK\r\nETAG:")
+
+
+@pytest.mark.parametrize("first", [b"", b"HTTP/1.1\r\n", b"ICY 200 OK\r\n", b"HTTP/1.1 abc\r\n"])
+def test_not_http(first: bytes) -> None:
+    with pytest.raises(InvalidAnswer):
+        parse_response([first] if first else [])
+
+
+@given(st.lists(st.binary(max_size=60), max_size=8))
+def test_no_header_block_is_too_strange(lines: list[bytes]) -> None:
+    answer = parse_response([b"HTTP/1.1 206 x\r\n", *lines])
+    for name in ("etag", "last_modified", "content_range", "content_codings", "offers_ranges", "header_text"):
+        getattr(answer, name)
+    answer.retry_after_s(now=NOW)
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ([], None),
+        (["Content-Length: 5"], 5),
+        (["Content-Length: 5", "Content-Length: 5"], 5),
+        (["Content-Length: 5, 5"], 5),
+        (["Content-Length: 5", "Transfer-Encoding: chunked"], None),
+    ],
+)
+def test_content_length(lines: list[str], expected: int | None) -> None:
+    assert response(*lines).content_length == expected
+
+
+@pytest.mark.parametrize("value", ["-1", "5, 6", "abc", "1e3", "", "9" * 30])
+def test_content_length_that_makes_no_sense(value: str) -> None:
+    with pytest.raises(InvalidAnswer):
+        _ = response(f"Content-Length: {value}").content_length
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("bytes 0-9/10", ContentRange(0, 9, 10)),
+        ("BYTES 5-9/*", ContentRange(5, 9, None)),
+        ("bytes */10", ContentRange(None, None, 10)),
+        ("bytes 9-5/10", None),
+        ("bytes 0-10/10", None),
+        ("bytes=0-9/10", None),
+        ("items 0-9/10", None),
+        ("bytes 0-9", None),
+        ("", None),
+    ],
+)
+def test_content_range(value: str, expected: ContentRange | None) -> None:
+    assert parse_content_range(value) == expected
+
+
+def test_two_content_ranges_are_none() -> None:
+    assert response("Content-Range: bytes 0-9/10", "Content-Range: bytes 0-8/10").content_range is None
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [('"a"', '"a"'), ('W/"a"', None), ("a", None), ('""', '""'), ('"a" "b"', None)]
+)
+def test_only_strong_entity_tags_count(value: str, expected: str | None) -> None:
+    assert response(f"ETag: {value}").etag == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("120", 120),
+        ("0", 0),
+        ("-5", None),
+        ("soon", None),
+        ("Mon, 01 Jan 2024 00:02:00 GMT", 120),
+        ("Sun, 31 Dec 2023 00:00:00 GMT", 0),
+        ("9" * 17, 7 * 86_400),
+    ],
+)
+def test_retry_after(value: str, expected: int | None) -> None:
+    assert response(f"Retry-After: {value}").retry_after_s(now=NOW) == expected
+
+
+def test_retry_after_counts_from_the_servers_clock() -> None:
+    answer = response("Date: Tue, 02 Jan 2024 00:00:00 GMT", "Retry-After: Tue, 02 Jan 2024 00:00:30 GMT")
+    assert answer.retry_after_s(now=NOW) == 30
+
+
+@pytest.mark.parametrize(
+    "value", ["Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"]
+)
+def test_dates_in_all_three_forms(value: str) -> None:
+    assert date_to_epoch_s(value) == 784_111_777
+
+
+@given(st.integers(min_value=0, max_value=4_000_000_000))
+def test_dates_survive_the_way_out_and_back(epoch_s: int) -> None:
+    assert date_to_epoch_s(format_date(epoch_s)) == epoch_s
+
+
+@given(st.text(max_size=40))
+def test_no_date_is_too_strange(value: str) -> None:
+    parse_date(value)
+
+
+@pytest.mark.parametrize("value", ["Sun, 31 Feb 1994 08:49:37 GMT", "Sun, 06 Nov 1994 08:49:77 GMT", "x", ""])
+def test_dates_that_are_none(value: str) -> None:
+    assert parse_date(value) is None
+
+
+def test_verdicts_are_those_of_the_inventory() -> None:
+    """R1, and 429."""
+    fatal_3xx = {300, 301, 302, 303, 304, 305, 307}
+    for status in range(300, 400):
+        assert (classify_status(status) is Verdict.FATAL) == (status in fatal_3xx)
+    for status in range(400, 500):
+        assert (classify_status(status) is Verdict.TRANSIENT) == (status in (408, 409, 429))
+    for status in range(500, 600):
+        assert (classify_status(status) is Verdict.FATAL) == (status in (501, 505))
+    assert {classify_status(status) for status in (201, 204, 600, 999)} == {Verdict.TRANSIENT}
+
+
+@pytest.mark.parametrize(
+    ("url", "location", "expected"),
+    [
+        ("http://a/b/c?d", "e", "http://a/b/e"),
+        ("http://a/b", "//x/y", "http://x/y"),
+        ("http://a/b", "https://a/c", "https://a/c"),
+        ("http://a/b", "/caf\xc3\xa9 x", "http://a/caf%C3%A9%20x"),
+        ("http://a/b", "", "http://a/b"),
+    ],
+)
+def test_redirect_targets(url: str, location: str, expected: str) -> None:
+    assert redirect_target(url, location) == expected
+
+
+@pytest.mark.parametrize(
+    ("url", "location"),
+    [
+        ("https://a/b", "http://a/b"),
+        ("http://a/b", "ftp://a/b"),
+        ("http://a/b", "file:///etc/passwd"),
+        ("http://a/b", "javascript:x"),
+        ("http://a/b", "http://[::1/x"),
+        ("http://a/b", "http://a:99999/"),
+    ],
+)
+def test_redirects_that_are_refused(url: str, location: str) -> None:
+    with pytest.raises(RedirectRefused):
+        redirect_target(url, location)
+
+
+@given(st.text(max_size=60))
+def test_no_location_is_too_strange(location: str) -> None:
+    try:
+        target = redirect_target("https://host/x", location)
+    except RedirectRefused:
+        return
+    assert target.startswith("https://")
+    wire_url(target)
+
+
+def test_origins() -> None:
+    assert is_same_origin("http://A/x", "http://a:80/y")
+    assert not is_same_origin("http://a/x", "https://a/x")
+    assert not is_same_origin("http://a/x", "http://a:8080/x")
+
+
+def test_sentences_never_show_passwords() -> None:
+    assert host_of("https://user:secret@example.com:8443/x") == "example.com:8443"
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://a/b%20c?d=e&f#g", b"http://a/b%20c?d=e&f#g"),
+        ("http://a/caf\u00e9", b"http://a/caf%C3%A9"),
+        ("http://a/{x}|y", b"http://a/{x}|y"),
+    ],
+)
+def test_urls_are_left_alone(url: str, expected: bytes) -> None:
+    assert wire_url(url) == expected
