@@ -314,6 +314,15 @@ class Daemon:
         """All jobs of all accounts, those that have ended included."""
         return self.session.perform(calls.all_jobs(all_users=True, history=True))
 
+    def statistics(self) -> dict[str, Any]:
+        """The service's counters."""
+        return self.session.perform(calls.statistics())
+
+    def doctor(self) -> list[dict[str, Any]]:
+        """What the service thinks of its health."""
+        checks: list[dict[str, Any]] = self.session.perform(calls.doctor())["checks"]
+        return checks
+
     def why(self, job: str) -> dict[str, Any]:
         """What the job waits for."""
         return self.session.perform(calls.why(job))

@@ -143,6 +143,13 @@ def check_requests(siege: Siege, jobs_of: dict[str, tuple[float, float]]) -> Non
             assert request.offset >= durable, f"{request.name}: {durable} bytes were durable when {death.who} died"
 
 
+def troubles(daemon: Daemon) -> str:
+    """What went wrong with jobs, and what the daemon said meanwhile."""
+    said = daemon.bits("events", "--all-users", "--json").stdout
+    assert daemon.log is not None
+    return said + daemon.log.text
+
+
 def test_fifty_deaths(siege: Siege) -> None:
     daemon = siege.daemon
     bystander = daemon.bits("create", "bystander", account=siege.account, check=True).stdout.strip()
@@ -163,7 +170,7 @@ def test_fifty_deaths(siege: Siege) -> None:
     check_requests(siege, spans)
     ended = {entry["id"]: entry for entry in daemon.history()}
     assert [ended[job]["state"] for job in siege.jobs] == ["ACKNOWLEDGED"] * len(siege.jobs)
-    assert [ended[job]["error_count"] for job in siege.jobs] == [0] * len(siege.jobs)
+    assert [ended[job]["error_count"] for job in siege.jobs] == [0] * len(siege.jobs), troubles(daemon)
     assert ended[bystander]["state"] == "SUSPENDED"
     # Also some that had no name of their own yet, because they were just being started.
     assert {death.who for death in siege.deaths} >= {"bitsd", "bitsd-service", "bitsd-zygote", "bitsd-worker"}

@@ -13,7 +13,7 @@ from openbits.core.lifecycle import Environment
 from openbits.core.model import Job, JobState
 from openbits.errors import BitsError
 from openbits.service import ledger as ledgers
-from openbits.service.ledger import Ledger
+from openbits.service.ledger import Committed, Ledger
 from openbits.store.errors import StoreFull
 from openbits.store.memory import MemoryStore
 from openbits.store.records import EventPrune
@@ -23,17 +23,22 @@ JOB = a_job(a_file())
 TIMEOUT_S = 5.0
 
 
-def run(scenario: Callable[[Ledger, MemoryStore], Awaitable[None]]) -> None:
+Commits = asyncio.Queue[Committed]
+Scenario = Callable[[Ledger, MemoryStore, Commits], Awaitable[None]]
+
+
+def run(scenario: Scenario) -> None:
     """Let a scenario play with a ledger that holds one suspended job."""
 
     async def main() -> None:
         store = MemoryStore()
+        commits: Commits = asyncio.Queue()
         with ThreadPoolExecutor(1) as writer:
             ledger = Ledger(
                 store=store,
                 writer=writer,
                 environment=lambda: Environment(now=NOW),
-                committed=lambda committed: None,
+                committed=commits.put_nowait,
                 prune=lambda: EventPrune(older_than=0.0, keep=1000),
             )
             ledger.load()
@@ -41,7 +46,8 @@ def run(scenario: Callable[[Ledger, MemoryStore], Awaitable[None]]) -> None:
             try:
                 async with asyncio.timeout(TIMEOUT_S):
                     await ledger.submit(lambda draft: draft.create(JOB))
-                    await scenario(ledger, store)
+                    await commits.get()
+                    await scenario(ledger, store, commits)
             finally:
                 running.cancel()
 
@@ -59,7 +65,7 @@ def full(store: MemoryStore, times: int) -> None:
 def test_callers_are_refused_at_once_while_reports_wait() -> None:
     """Decisions, "Store full": also those that call while it is known that there is no room."""
 
-    async def scenario(ledger: Ledger, store: MemoryStore) -> None:
+    async def scenario(ledger: Ledger, store: MemoryStore, commits: Commits) -> None:
         await call(ledger, Resume())
         full(store, 1000)
         ledger.post(JOB.id, SlotGranted())
@@ -79,13 +85,14 @@ def test_callers_are_refused_at_once_while_reports_wait() -> None:
 def test_reports_are_written_as_soon_as_there_is_room_though_nobody_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledgers, "RETRY_FULL_STORE_S", 0.01)
 
-    async def scenario(ledger: Ledger, store: MemoryStore) -> None:
+    async def scenario(ledger: Ledger, store: MemoryStore, commits: Commits) -> None:
         await call(ledger, Resume())
+        await commits.get()
         full(store, 5)
         ledger.post(JOB.id, SlotGranted())
         ledger.post(JOB.id, FileCheckpoint(run=1, index=0, durable_bytes=7))
-        while ledger.jobs[JOB.id].bytes_transferred != 7:
-            await asyncio.sleep(0.005)
+        await commits.get()
+        assert ledger.jobs[JOB.id].bytes_transferred == 7
         assert not store.failures
         assert ledger.is_quiet
 
@@ -95,7 +102,7 @@ def test_reports_are_written_as_soon_as_there_is_room_though_nobody_calls(monkey
 def test_many_reports_cost_one_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that is full is not asked for room with every packet that a worker sends."""
 
-    async def scenario(ledger: Ledger, store: MemoryStore) -> None:
+    async def scenario(ledger: Ledger, store: MemoryStore, commits: Commits) -> None:
         await call(ledger, Resume())
         full(store, 1000)
         ledger.post(JOB.id, SlotGranted())
