@@ -16,7 +16,7 @@ class NothingLeft(BaseException):
     """Everybody waits, and nothing can happen any more: the program under test is stuck."""
 
 
-class _Selector(selectors.DefaultSelector):  # type: ignore[valid-type, misc]  # the platform's best one is a variable
+class _Selector(selectors.DefaultSelector):
     """Asks the kernel without waiting; where it should wait, time jumps."""
 
     def __init__(self) -> None:

@@ -210,8 +210,6 @@ class Ledger:
                 continue
             total.absorb(draft)
             batch.append(change)
-        if not batch:
-            return True
         if total.written or total.entries:
             events = self._records(total)
             try:
@@ -219,8 +217,9 @@ class Ledger:
                 await asyncio.get_running_loop().run_in_executor(self._writer, self._store.commit, writing)
             except StoreError as error:
                 return self._not_written(batch, error)
-            self._found_room()
             self._install(total, events, writing)
+        # Also when nothing was left to write: otherwise no report would be heard any more.
+        self._stop_waiting_for_room()
         for change in batch:
             if change.future is not None and not change.future.done():
                 change.future.set_result(change.result)
@@ -254,11 +253,11 @@ class Ledger:
         self._room_timer = asyncio.get_running_loop().call_later(RETRY_FULL_STORE_S, self._wake.set)
         return False
 
-    def _found_room(self) -> None:
+    def _stop_waiting_for_room(self) -> None:
         if self._room_timer is not None:
             self._room_timer.cancel()
             self._room_timer = None
-            log.info("action=store-has-room")
+            log.info("action=store-waits-no-more")
 
     def _records(self, total: Draft) -> list[EventRecord]:
         env = total.env

@@ -35,7 +35,7 @@ class World:
     def commit(self) -> None:
         """Apply and write down what was posted."""
         posted, self.posted = self.posted, []
-        changed = {}
+        changed: dict[str, Job] = {}
         for job_id, event in posted:
             made = apply(changed.get(job_id, self.jobs[job_id]), event, dataclasses.replace(at(0), now=Clock.now()))
             if made is not None:
