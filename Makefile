@@ -40,6 +40,7 @@ imports: $(INSTALLED)
 
 docs: $(INSTALLED)
 	@$(BIN)/python scripts/generate_docs.py --check
+	@$(BIN)/python scripts/generate_manual.py --check
 
 bench: $(INSTALLED) ## Measure against curl and aria2, side by side (ARGS="--quick" for a short run)
 	@sh scripts/test-packages.sh

@@ -30,6 +30,8 @@ from openbits.service.configuration import Api
 log = logging.getLogger(__name__)
 
 KEEP_ALIVE_S = 300.0
+SHUTDOWN_S = 3.0
+"""How long calls that are under way may take when the service ends."""
 MAX_HEADER_BYTES = 16 * 1024
 _HTTP_ERRORS = {
     HTTPStatus.NOT_FOUND: "there is no such call: /v1/openapi.json lists them all",
@@ -139,6 +141,7 @@ class ApiServer:
             max_line_size=MAX_HEADER_BYTES,
             max_field_size=MAX_HEADER_BYTES,
             handler_cancellation=True,
+            shutdown_timeout=SHUTDOWN_S,
         )
         self._server: asyncio.AbstractServer | None = None
 

@@ -311,7 +311,7 @@ class Problem(Response):
 
 
 class EventOut(Response):
-    """One event of the stream; `job` is the job after it."""
+    """One event of the stream; `job` is the job as it is when the event is sent."""
 
     id: int
     time: str

@@ -77,10 +77,10 @@ def show(context: Context, job: str, with_files: bool, as_json: bool) -> None:
     session = context.session()
     job_id = find_job(session, job)
     detail = session.perform(calls.job(job_id))
-    some_files = with_files or (not as_json and detail["files_total"] <= calls.PAGE_SIZE)
+    some_files = with_files or as_json or detail["files_total"] <= calls.PAGE_SIZE
     files: list[Json] = session.perform(calls.all_files(job_id)) if some_files else []
     if as_json:
-        print_json({**detail, "files": files} if with_files else detail)
+        print_json({**detail, "files": files})
         return
     why = session.perform(calls.why(job_id))
     lines = [*job_lines(detail, str(why["sentence"])), *remark_lines(files)]
@@ -203,4 +203,4 @@ def why(context: Context, job: str, as_json: bool) -> None:
         return
     until = text.local_time(answer["until"])
     sentence = safe(answer["sentence"])
-    say(sentence if answer["until"] is None or until in sentence else f"{sentence} (until {until})")
+    say(sentence if answer["until"] is None or until in sentence else f"{sentence} (next attempt at {until})")

@@ -67,7 +67,7 @@ def _transient(job: Job) -> Gate:
     if job.retry_at is None:
         return Gate(gate="network", sentence=error.message)
     gate = "disk" if error.name in DISK_IS_FULL else "retry"
-    return Gate(gate=gate, sentence=f"it is tried again at the time named, because {error.message}", until=job.retry_at)
+    return Gate(gate=gate, sentence=f"it waits for its next attempt: {error.message}", until=job.retry_at)
 
 
 def _jobs(count: int) -> str:

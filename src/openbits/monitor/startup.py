@@ -61,4 +61,6 @@ class Notifier:
                 sock.connect(self._address)
                 sock.send(state.encode())
         except OSError as error:
+            if len(self._said) > 1 and isinstance(error, FileNotFoundError | ConnectionRefusedError):
+                return  # who started the daemon wanted to know when it was ready, and has gone
             say(f"the service manager cannot be told {state}: {error.strerror}")

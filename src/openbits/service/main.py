@@ -103,6 +103,8 @@ async def _serve(options: argparse.Namespace, channel: Channel) -> int:
     if status != 0:
         return status
     log.info("action=stop")
+    # Streams would go on for ever, and the server waits for what it has begun to answer.
+    runtime.feed.close()
     await server.close()
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(STOP_TIMEOUT_S):
