@@ -162,8 +162,8 @@ def _read_error(text: str) -> JobError:
 # --- files -----------------------------------------------------------------------------------
 
 
-def file_row(seq: int, index: int, file: File) -> Row:
-    """Return the row of a file of the job in row `seq`."""
+def new_file_row(seq: int, index: int, file: File) -> Row:
+    """Return the row of a new file of the job in row `seq`."""
     return (
         seq,
         index,
@@ -172,11 +172,24 @@ def file_row(seq: int, index: int, file: File) -> Row:
         file.temporary_name.encode("utf-8", "surrogateescape"),
         _json([(each.offset, each.length) for each in file.ranges]) if file.ranges else None,
         file.checksum,
+        *_changing(file)[1:],
+    )
+
+
+def file_row(seq: int, index: int, file: File) -> Row:
+    """Return what changes of a file, followed by where it stands."""
+    return (*_changing(file), seq, index)
+
+
+def _changing(file: File) -> Row:
+    validator = file.validator
+    return (
+        _blob(file.remote_name),
         file.bytes_total,
         file.bytes_transferred,
-        _optional_blob(file.validator.etag),
-        _optional_blob(file.validator.last_modified),
-        file.validator.size,
+        _optional_blob(validator.etag),
+        _optional_blob(validator.last_modified),
+        validator.size,
         file.transferred,
         file.completed,
         file.validation,

@@ -29,10 +29,12 @@ from openbits.store.queries import load_queries
 from openbits.store.records import Batch, Loaded, OpenReport, StoredEvent
 from openbits.store.rows import (
     BadRow,
+    Row,
     effect_row,
     event_row,
     file_row,
     job_row,
+    new_file_row,
     read_effect,
     read_event,
     read_files,
@@ -204,10 +206,18 @@ class Store:
         if batch.jobs:
             numbered = [(places[write.job.id].row, write.job, write.files) for write in batch.jobs]
             writer.executemany(queries["upsert_job"], (job_row(row, job) for row, job, _ in numbered))
-            writer.executemany(
-                queries["upsert_file"],
-                (file_row(row, index, job.files[index]) for row, job, files in numbered for index in files),
-            )
+            new: list[Row] = []
+            changed: list[Row] = []
+            for row, job, files in numbered:
+                known = self._places.get(job.id)
+                present = 0 if known is None else known.file_count
+                for index in files:
+                    if index < present:
+                        changed.append(file_row(row, index, job.files[index]))
+                    else:
+                        new.append(new_file_row(row, index, job.files[index]))
+            writer.executemany(queries["insert_file"], new)
+            writer.executemany(queries["update_file"], changed)
         if batch.forgotten:
             found = (places.get(job_id) or self._places.get(job_id) for job_id in batch.forgotten)
             gone = [(place.row,) for place in found if place is not None]

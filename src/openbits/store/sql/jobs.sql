@@ -41,28 +41,28 @@ SELECT id, seq, file_count FROM jobs;
 -- name: delete_job
 DELETE FROM jobs WHERE seq = ?;
 
--- name: upsert_file
+-- name: insert_file
 INSERT INTO files (
     job, idx, remote_name, local_name, temporary_name, ranges, checksum, bytes_total, bytes_transferred,
     etag, last_modified, remote_size, transferred, completed, validation, resumable, restarts, response_headers
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (job, idx) DO UPDATE SET
-    remote_name = excluded.remote_name,
-    local_name = excluded.local_name,
-    temporary_name = excluded.temporary_name,
-    ranges = excluded.ranges,
-    checksum = excluded.checksum,
-    bytes_total = excluded.bytes_total,
-    bytes_transferred = excluded.bytes_transferred,
-    etag = excluded.etag,
-    last_modified = excluded.last_modified,
-    remote_size = excluded.remote_size,
-    transferred = excluded.transferred,
-    completed = excluded.completed,
-    validation = excluded.validation,
-    resumable = excluded.resumable,
-    restarts = excluded.restarts,
-    response_headers = excluded.response_headers;
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: update_file
+-- What a file is called here, its ranges and its checksum never change.
+UPDATE files SET
+    remote_name = ?,
+    bytes_total = ?,
+    bytes_transferred = ?,
+    etag = ?,
+    last_modified = ?,
+    remote_size = ?,
+    transferred = ?,
+    completed = ?,
+    validation = ?,
+    resumable = ?,
+    restarts = ?,
+    response_headers = ?
+WHERE job = ? AND idx = ?;
 
 -- name: load_files
 SELECT
