@@ -1,4 +1,4 @@
-"""An event loop in which time passes only when nothing else is left to do: no test sleeps, and an hour takes no time."""
+"""An event loop in which time passes only when nothing else is left to do: an hour takes no time at all."""
 
 from __future__ import annotations
 
