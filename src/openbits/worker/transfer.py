@@ -37,8 +37,9 @@ from openbits.worker.sink import SinkSettings
 _REPORT_S: Final = 0.25
 _DONE_PER_FRAME: Final = 1_000
 _SMALL_BYTES: Final = 256 * 1024
-_STARTED_CHARACTERS: Final = 64_000
-"""Half of what a packet holds."""
+_STARTED_CHARACTERS: Final = 100_000
+"""What a packet holds, with some room; names and numbers of a FileStarted take the rest."""
+_STARTED_CHARACTERS_BESIDE: Final = 400
 
 
 def header_lines(custom_headers: str) -> tuple[str, ...]:
@@ -99,7 +100,6 @@ class Transfer:
         self._report_timer: Timer | None = None
         self._done: list[DoneFile] = []
         self._started: list[FileStarted] = []
-        self._started_characters = 0
 
     def __repr__(self) -> str:
         return f"<Transfer {self.settings.transfer} waiting={len(self._queue)} open={len(self._open)}>"
@@ -197,22 +197,29 @@ class Transfer:
             return
         # A small file is soon done: its start and those of its neighbours travel in one packet.
         self._started.append(message)
-        self._started_characters += len(message.response_headers) + 1_000
-        if self._started_characters > _STARTED_CHARACTERS:
-            self._send_started()
-        elif self._report_timer is None:
+        if self._report_timer is None:
             self._report_timer = self.tools.loop.call_at(self.tools.loop.now + _REPORT_S, self._report)
 
     def _send_started(self) -> None:
-        if self._started:
-            started, self._started = self._started, []
-            self._started_characters = 0
-            try:
-                self._send(FilesStarted(transfer=self.settings.transfer, files=tuple(started)))
-            except FrameError:
-                # Headers full of characters that travel as escapes: alone each of them fits.
-                for message in started:
-                    self._send(message)
+        started, self._started = self._started, []
+        packet: list[FileStarted] = []
+        room = _STARTED_CHARACTERS
+        for message in started:
+            room -= len(message.response_headers) + _STARTED_CHARACTERS_BESIDE
+            if room < 0:
+                self._send_together(packet)
+                packet, room = [], _STARTED_CHARACTERS
+            packet.append(message)
+        if packet:
+            self._send_together(packet)
+
+    def _send_together(self, started: list[FileStarted]) -> None:
+        try:
+            self._send(FilesStarted(transfer=self.settings.transfer, files=tuple(started)))
+        except FrameError:
+            # Headers full of characters that travel as escapes: alone each of them fits.
+            for message in started:
+                self._send(message)
 
     def on_received(self, index: int, received_bytes: int) -> None:
         """See `fetch.Run`."""
