@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from openbits.errors import ErrorContext
+from openbits.worker.paths import ForeignLink
 
 MESSAGE_LIMIT: Final = 1_000
 
@@ -105,6 +106,14 @@ _LOCAL[errno.EPERM] = _LOCAL[errno.EACCES]
 
 def local_failure(error: OSError, path: str) -> Failure:
     """What an error of the file system means for the file at `path`."""
+    if isinstance(error, ForeignLink):
+        return Failure(
+            name="E_ACCESSDENIED",
+            context=ErrorContext.LOCAL_FILE,
+            message=f"{shown(error.filename)} is a symbolic link of another account, and such links are not followed: "
+            "name the directory that it leads to, or have root own the link",
+            transient=False,
+        )
     name, transient, happened, advice = _LOCAL.get(
         error.errno or 0,
         ("ERROR_WRITE_FAULT", False, os.strerror(error.errno or 0), "check the file system, then resume the job"),

@@ -1,9 +1,9 @@
 """The owner's files: every path is a name in a directory that is held open.
 
 A directory that somebody else can write to may change under us at any moment.  So a directory is
-opened once, names are looked up in it without following a link at the end, and a file is used only
-if it is a regular file of ours with a single name.  What stands in the way of a new temporary file
-is taken away by name, never written through.
+opened once (`paths` says which links may lead to it), names are looked up in it without following
+a link at the end, and a file is used only if it is a regular file of ours with a single name.  What
+stands in the way of a new temporary file is taken away by name, never written through.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ import stat
 from collections import OrderedDict
 from typing import Final
 
-_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+from openbits.worker.paths import open_directory
+from openbits.worker.syscalls import syncfs
+
+_READABLE: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FILE: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _CACHED_DIRECTORIES: Final = 64
 
@@ -22,16 +25,44 @@ _CACHED_DIRECTORIES: Final = 64
 class Directory:
     """A directory that is held open, and counted: it is closed when nobody needs it any more."""
 
-    __slots__ = ("_users", "device", "fd", "path")
+    __slots__ = ("_users", "device", "fd", "is_readable", "path")
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.fd = os.open(path, _DIRECTORY)
+        self.fd = open_directory(path)
+        self.is_readable = self._make_readable()
         self.device = os.fstat(self.fd).st_dev
         self._users = 1
 
     def __repr__(self) -> str:
         return f"<Directory {self.path!r} fd={self.fd} users={self._users}>"
+
+    def _make_readable(self) -> bool:
+        """Only what is open for reading can be synced; files can be put into a drop box all the same."""
+        way = self.fd
+        try:
+            self.fd = os.open(".", _READABLE, dir_fd=way)
+        except PermissionError:
+            return False
+        except BaseException:
+            os.close(way)
+            raise
+        os.close(way)
+        return True
+
+    def sync(self) -> None:
+        """Make the names in it durable."""
+        if self.is_readable:
+            os.fsync(self.fd)
+        else:
+            os.sync()
+
+    def sync_file_system(self) -> None:
+        """Make everything durable that is on its file system; raises OSError for what could not be written."""
+        if self.is_readable:
+            syncfs(self.fd)
+        else:
+            os.sync()
 
     def hold(self) -> Directory:
         """One more user."""

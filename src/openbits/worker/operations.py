@@ -7,13 +7,13 @@ done.  It runs in a helper thread, because it ends with the directories being sy
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterable
 from typing import Final
 
 from openbits.frames.worker import FileResult, RenameSpec
 from openbits.worker.failure import Failure, local_failure, shown
 from openbits.worker.files import Directories, Directory
+from openbits.worker.paths import ForeignLink, open_directory
 
 _ADVICE_DIRECTORY: Final = "create it, or choose another one"
 
@@ -30,20 +30,25 @@ def check_directories(paths: Iterable[str]) -> list[FileResult]:
 
 def _directory_problem(path: str) -> tuple[str, str] | None:
     try:
-        status = os.stat(path)
+        fd = open_directory(path)
+    except ForeignLink as link:
+        failure = local_failure(link, path)
+        return failure.name, failure.message
     except FileNotFoundError:
         return "ERROR_PATH_NOT_FOUND", f"the directory {shown(path)} does not exist: {_ADVICE_DIRECTORY}"
     except NotADirectoryError:
-        return "ERROR_PATH_NOT_FOUND", f"a part of {shown(path)} is no directory: {_ADVICE_DIRECTORY}"
+        return "ERROR_PATH_NOT_FOUND", f"{shown(path)}, or a part of it, is no directory: {_ADVICE_DIRECTORY}"
     except PermissionError:
         return "E_ACCESSDENIED", f"you may not look into the directories above {shown(path)}"
     except (OSError, ValueError) as error:
         return "ERROR_PATH_NOT_FOUND", f"the directory {shown(path)} cannot be used: {error}"
-    if not stat.S_ISDIR(status.st_mode):
-        return "ERROR_PATH_NOT_FOUND", f"{shown(path)} is no directory: {_ADVICE_DIRECTORY}"
-    if os.access(path, os.W_OK | os.X_OK, effective_ids=True):
-        return None
-    if os.statvfs(path).f_flag & os.ST_RDONLY:
+    try:
+        if os.access(".", os.W_OK | os.X_OK, dir_fd=fd, effective_ids=True):
+            return None
+        is_read_only = os.fstatvfs(fd).f_flag & os.ST_RDONLY
+    finally:
+        os.close(fd)
+    if is_read_only:
         return "E_ACCESSDENIED", f"{shown(path)} is on a read-only file system: choose another directory"
     return "E_ACCESSDENIED", f"you may not create files in {shown(path)}: get write access or choose another directory"
 
@@ -74,7 +79,7 @@ class _Touched:
         results = []
         for directory, indexes in self._touched.items():
             try:
-                os.fsync(directory.fd)
+                directory.sync()
             except OSError as error:
                 failure = local_failure(error, directory.path)
                 results += [_result(index, failure) for index in indexes]

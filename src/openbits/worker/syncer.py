@@ -8,14 +8,14 @@ are synced with the first bytes of a new file, or its name would not survive a p
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from openbits.worker.files import Directory
 from openbits.worker.helper import Helper
 from openbits.worker.loop import Loop, Timer
-from openbits.worker.syscalls import start_writeback, syncfs
+from openbits.worker.syscalls import start_writeback
 
 FEW: Final = 8
 """Up to here files are synced one by one; a syncfs also writes what others left unwritten."""
@@ -58,7 +58,7 @@ class Syncer:
         def work() -> None:
             os.fdatasync(fd)
             if directory is not None:
-                os.fsync(directory.fd)
+                directory.sync()
 
         self._helper.submit(work, done)
 
@@ -78,7 +78,7 @@ class Syncer:
         `is_known_here`: earlier work for the descriptor may still wait in the thread, so only the
         thread may close it.
         """
-        if self._open_fds >= FEW and not is_known_here:
+        if self._open_fds >= FEW and not is_known_here and directory.is_readable:
             # Many: one syncfs will do for all, and descriptors are not there to be hoarded.
             os.close(fd)
             self._waiting.append(_Finished(fd=None, directory=directory, done=done))
@@ -113,26 +113,28 @@ class Syncer:
 
 
 def _sync_batch(batch: list[_Finished]) -> None:
-    directories = {finished.directory.fd: finished.directory for finished in batch}
+    directories = {finished.directory.fd: finished.directory for finished in batch}.values()
+    by_file_system = any(finished.fd is None for finished in batch)
     try:
-        if all(finished.fd is not None for finished in batch):
-            for finished in batch:
-                assert finished.fd is not None
+        for finished in batch:
+            if finished.fd is not None and not (by_file_system and finished.directory.is_readable):
                 os.fsync(finished.fd)
-            for fd in directories:
-                os.fsync(fd)
-        else:
-            # The directories were open before anything was written, so a failed write-back shows here.
-            for fd in _one_per_device(directories):
-                syncfs(fd)
+        # The directories were open before anything was written, so a failed write-back shows here.
+        for directory in _one_per_device(directories) if by_file_system else directories:
+            if by_file_system:
+                directory.sync_file_system()
+            else:
+                directory.sync()
     finally:
         for finished in batch:
             if finished.fd is not None:
                 os.close(finished.fd)
 
 
-def _one_per_device(directories: dict[int, Directory]) -> list[int]:
-    devices: dict[int, int] = {}
-    for fd, directory in directories.items():
-        devices.setdefault(directory.device, fd)
-    return list(devices.values())
+def _one_per_device(directories: Iterable[Directory]) -> Iterable[Directory]:
+    devices: dict[int, Directory] = {}
+    for directory in directories:
+        # A readable one, if there is any, since only that tells what could not be written.
+        if directory.is_readable or directory.device not in devices:
+            devices[directory.device] = directory
+    return devices.values()
