@@ -65,6 +65,9 @@ def serve(prefix: str, root: str) -> Iterator[Origin]:
     with contextlib.ExitStack() as stack:
         # nginx takes over sockets that already listen: no port can be snatched away, and nobody has to wait.
         sockets = [stack.enter_context(_listen()) for _ in range(2)]
+        for sock in sockets:
+            # nginx makes its own sockets so, but not those that it is given; all its processes wait on these.
+            sock.setblocking(False)
         http_port, https_port = (sock.getsockname()[1] for sock in sockets)
         user = "user root;" if os.geteuid() == 0 else ""
         path = os.path.join(prefix, "nginx.conf")

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from bench.places import MIB
-from bench.results import Figure, Goal, Line, Result
+from bench.results import Figure, Goal, Result
 
 _HEADINGS: Final = ("", "wall s", "from – to", "CPU s", "RSS MiB", "PSS MiB", "wall ×", "CPU ×")
 
@@ -21,7 +21,7 @@ machine or another day; ratios do.
 *Wall* is the time from the start of the command to its end. *CPU* is user and system time, and *RSS* and *PSS* the peak
 of memory, of **all** processes that take part: for OpenBITS the command, the monitor, the service, the zygote and
 the workers; RSS counts a page that several share for each of them, PSS once. The columns with × compare with
-the second line. The files come from nginx on loopback, out of memory.
+curl's line. The files come from nginx on loopback, out of memory.
 """
 
 
@@ -29,7 +29,7 @@ def on_screen(result: Result) -> str:
     """Return a case as text."""
     parts = [f"\n{result.key}: {result.title}"]
     if result.lines:
-        parts += _aligned([list(_HEADINGS), *_rows(result.lines)])
+        parts += _aligned([list(_HEADINGS), *_rows(result)])
     parts += _aligned([[figure.name, _number(figure.value), figure.unit] for figure in result.figures])
     for goal in result.goals:
         parts.append(f"  {'ok  ' if goal.is_met else 'MISS'} {_goal_text(goal)}")
@@ -54,7 +54,7 @@ def as_markdown(machine: Mapping[str, str], results: Sequence[Result], skipped: 
     for result in results:
         parts += [f"## {result.key}", "", f"{result.title}.", *result.remarks, ""]
         if result.lines:
-            parts += [*_table([list(_HEADINGS), *_rows(result.lines)]), ""]
+            parts += [*_table([list(_HEADINGS), *_rows(result)]), ""]
         if result.figures:
             figures = [
                 [figure.name, f"{_number(figure.value)} {figure.unit}", _range(figure)] for figure in result.figures
@@ -65,20 +65,25 @@ def as_markdown(machine: Mapping[str, str], results: Sequence[Result], skipped: 
     return "\n".join(parts)
 
 
-def _rows(lines: Sequence[Line]) -> Iterator[list[str]]:
-    reference = lines[1] if len(lines) > 1 else lines[0]
-    for line in lines:
+def _rows(result: Result) -> Iterator[list[str]]:
+    reference = result.reference
+    for line in result.lines:
         least, most = line.wall_range_s
         yield [
             line.name,
             f"{line.wall_s:.3f}",
             f"{least:.3f} – {most:.3f}",
             f"{line.cpu_s:.2f}",
-            f"{line.rss_bytes / MIB:.0f}",
-            f"{line.pss_bytes / MIB:.0f}",
-            f"{line.wall_s / reference.wall_s:.2f}",
-            f"{line.cpu_s / reference.cpu_s:.2f}" if reference.cpu_s else "–",
+            _memory(line.rss_bytes),
+            _memory(line.pss_bytes),
+            "" if reference is None else f"{line.wall_s / reference.wall_s:.2f}",
+            "" if reference is None else f"{line.cpu_s / reference.cpu_s:.2f}",
         ]
+
+
+def _memory(peak_bytes: float) -> str:
+    # What is over before it could be looked at has no size.
+    return f"{peak_bytes / MIB:.0f}" if peak_bytes >= MIB else "–"
 
 
 def _goal_text(goal: Goal) -> str:

@@ -111,6 +111,8 @@ class Result:
     key: str
     title: str
     lines: Sequence[Line] = ()
+    reference: Line | None = None
+    """The line that the others are compared with."""
     figures: Sequence[Figure] = ()
     goals: Sequence[Goal] = ()
     remarks: Sequence[str] = ()

@@ -43,6 +43,7 @@ def to_memory(context: Context) -> Result:
         key="file-memory",
         title=f"One file of {size_text(context.amounts.file_bytes)}, plain HTTP, to tmpfs",
         lines=lines,
+        reference=lines[1],
         goals=[wall_ratio(lines[0], lines[1], 0.6), cpu_ratio(lines[0], lines[1], 0.6)],
     )
 
@@ -63,6 +64,7 @@ def to_disk(context: Context) -> Result:
         key="file-disk",
         title=f"One file of {size_text(context.amounts.file_bytes)}, plain HTTP, to disk, durable",
         lines=lines,
+        reference=lines[1],
         goals=[wall_ratio(lines[0], lines[1], 0.6), cpu_ratio(lines[0], lines[1], 0.6)],
     )
 
@@ -82,6 +84,7 @@ def by_https(context: Context) -> Result:
         key="file-https",
         title=f"One file of {size_text(context.amounts.file_bytes)}, HTTPS (TLS 1.3), to tmpfs",
         lines=lines,
+        reference=lines[1],
         goals=[wall_ratio(lines[0], lines[1], 1.0)],
     )
 

@@ -64,6 +64,7 @@ def _compare(context: Context, *, connections: int, key: str, curl: Sequence[str
             f"{connections} connection{'s' if connections > 1 else ''}"
         ),
         lines=lines,
+        reference=lines[1],
         goals=[wall_ratio(lines[0], lines[1], 1.5)],
         remarks=_REMARKS,
     )
