@@ -365,6 +365,19 @@ def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = 20.0)
         time.sleep(0.02)
 
 
+def processes_of(uid: int) -> list[Process]:
+    """All processes of an account that live now."""
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            with contextlib.suppress(OSError):
+                status = _status(int(entry))
+                process = Process(pid=int(entry), name=status["Name"], status=status)
+                if process.uids[0] == uid and not status["State"].startswith("Z"):
+                    found.append(process)
+    return found
+
+
 def is_alive(process: Process) -> bool:
     """Whether the process still runs."""
     try:

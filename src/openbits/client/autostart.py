@@ -31,7 +31,9 @@ def start_user_service() -> None:
     """Start `bitsd --user` and return when it takes calls; raises ERROR_SERVICE_NOT_ACTIVE."""
     state_dir, runtime_dir = paths.user_state_dir(), paths.user_runtime_dir()
     try:
-        os.makedirs(runtime_dir, mode=0o700, exist_ok=True)
+        for directory in (state_dir, runtime_dir):
+            # In this order: the second may stand in the first, and makedirs gives its mode to the last only.
+            os.makedirs(directory, mode=0o700, exist_ok=True)
         with _only_one_starts(runtime_dir):
             if not _answers(os.path.join(runtime_dir, paths.SOCKET_NAME)):
                 # It is meant to go on without us: say so, or the interpreter warns of a child left behind.
