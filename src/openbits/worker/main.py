@@ -207,5 +207,5 @@ def run(channel_socket: socket.socket) -> int:
     # What the zygote imported is shared memory, and never garbage; what a transfer makes, reference
     # counts free.  So the collector rarely has anything to find, and need not look after every file.
     gc.freeze()
-    gc.set_threshold(50_000, 20, 20)
+    gc.set_threshold(500_000, 10, 10)
     return Worker(channel_socket).run()
