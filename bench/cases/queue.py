@@ -60,8 +60,10 @@ def long_queue(context: Context) -> Result:
             f"Created through the Python client in calls of {_BATCH:,} jobs; the value is that of the median call.",
             f"A list page is GET /v1/jobs?limit={_PAGE} through the client.",
             "Start-up counts from the start of bitsd until it says that it takes calls.",
-            f"Wake-ups are context switches of all threads of our processes, over {amounts.idle_s} s; "
-            "beside a job that runs, its worker is left out.",
+            (
+                f"Wake-ups are context switches of all threads of our processes, over {amounts.idle_s} s; "
+                "beside a job that runs, its worker is left out."
+            ),
         ],
     )
 
