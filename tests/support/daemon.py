@@ -314,6 +314,14 @@ class Daemon:
         """All jobs of all accounts, those that have ended included."""
         return self.session.perform(calls.all_jobs(all_users=True, history=True))
 
+    def events(self) -> list[dict[str, Any]]:
+        """The event log of all jobs, oldest first."""
+        events = []
+        with EventStream(self.session.pool, all_users=True, after=0, follow=False) as stream:
+            while not stream.is_over:
+                events += [message.data for message in stream.wait_messages(READY_S) if message.type == "job"]
+        return events
+
     def statistics(self) -> dict[str, Any]:
         """The service's counters."""
         return self.session.perform(calls.statistics())
