@@ -18,6 +18,7 @@ from bench.comparing import say
 from bench.context import Amounts, Context, Skipped
 from bench.origin import serve
 from bench.places import open_places
+from bench.product import compile_package
 from bench.results import Result
 from bench.running import BenchError
 
@@ -43,6 +44,7 @@ def main() -> int:
     if "BENCH_SIZE" in os.environ:
         amounts = dataclasses.replace(amounts, file_bytes=_size(os.environ["BENCH_SIZE"]))
     chosen = [key for key in CASES if not options.only or any(key.startswith(prefix) for prefix in options.only)]
+    compile_package()
     described = machine.describe()
     results, skipped, failed = _measure(amounts, chosen, options)
     missed = sum(not goal.is_met for result in results for goal in result.goals)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import contextlib
 import os
 import pwd
@@ -17,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import openbits
 from bench import processes
 from bench.running import BenchError, Command, run
 
@@ -87,6 +89,13 @@ def bits_program() -> list[str]:
     """Return how `bits` is called: as installed, where it is."""
     installed = os.path.join(os.path.dirname(sys.executable), "bits")
     return [installed] if os.access(installed, os.X_OK) else [sys.executable, "-m", "openbits.cli"]
+
+
+def compile_package() -> None:
+    """Compile our modules, as an installation does; else every start would compile them anew."""
+    package = os.path.dirname(os.path.abspath(openbits.__file__))
+    if not compileall.compile_dir(package, quiet=2):
+        raise BenchError(f"the modules in {package} cannot be compiled")
 
 
 def make_directory(parent: str) -> str:
