@@ -641,7 +641,7 @@ def test_several_transfers_at_once(worker: WorkerProcess, origin: Origin, tmp_pa
     for index in range(4):
         number = 10 + index
         if not any(ended.transfer == number for ended in worker.all(TransferEnded)):
-            worker.wait_for(TransferEnded, lambda ended, number=number: ended.transfer == number)  # type: ignore[misc]  # bound now
+            worker.wait_for(TransferEnded, lambda ended, number=number: ended.transfer == number)
     for index, file in enumerate(files):
         check(file, 9_000_000, index)
 

@@ -31,6 +31,8 @@ _CONTENT_RANGE: Final = re.compile(r"bytes[ \t]+(?:([0-9]{1,18})-([0-9]{1,18})|\
 _IMF_DATE: Final = re.compile(
     r"[A-Z][a-z]{2}, ([0-9]{2}) ([A-Z][a-z]{2}) ([0-9]{4}) ([0-9]{2}):([0-9]{2}):([0-9]{2}) GMT\Z"
 )
+_FIELD: Final = re.compile(r"^[ \t]*([^:\r\n]*?)[ \t]*:[ \t]*([^\r\n]*?)[ \t]*\r?$", re.MULTILINE)
+_BLANK: Final = (b"\r\n", b"\n")
 _MONTH_NAMES: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _MONTHS: Final = {name: number for number, name in enumerate(_MONTH_NAMES, 1)}
 _STRONG_ETAG: Final = re.compile(r'"[\x21\x23-\x7e\x80-\xff]*"\Z')
@@ -171,10 +173,8 @@ def parse_response(lines: Iterable[bytes]) -> Response:
         raise InvalidAnswer("it is not HTTP")
     raw = b"".join(lines)
     fields: dict[str, list[str]] = {}
-    for line in raw.decode("latin-1").split("\n")[1:]:
-        name, colon, value = line.partition(":")
-        if colon:
-            fields.setdefault(name.strip().lower(), []).append(value.strip())
+    for name, value in _FIELD.findall(raw.decode("latin-1"), len(lines[0])):
+        fields.setdefault(name.lower(), []).append(value)
     return Response(
         status=int(status_line[1][:3]),
         version=status_line[0][5:].decode("latin-1"),
@@ -197,6 +197,21 @@ def parse_content_range(value: str) -> ContentRange | None:
     return ContentRange(first, last, total)
 
 
+def final_response(lines: list[bytes]) -> Response | None:
+    """The answer in the header lines of a request: what comes before it (1xx) or after it (trailers) is passed over.
+
+    None when its block is not complete.  Raises InvalidAnswer for what is no HTTP.
+    """
+    start = 0
+    for end, line in enumerate(lines):
+        if line in _BLANK:
+            response = parse_response(lines[start : end + 1])
+            if response.status >= 200:
+                return response
+            start = end + 1
+    return None
+
+
 @functools.lru_cache(maxsize=256)
 def parse_date(value: str) -> dt.datetime | None:
     """Read a date in any of the three forms that HTTP has had; None when it is none."""
@@ -212,6 +227,7 @@ def parse_date(value: str) -> dt.datetime | None:
     return parsed if parsed.tzinfo is not None else parsed.replace(tzinfo=dt.UTC)
 
 
+@functools.lru_cache(maxsize=256)
 def date_to_epoch_s(value: str | None) -> float | None:
     """A Last-Modified as seconds since 1970 for the file's time stamp (D9); None when it is no date."""
     if value is None:

@@ -32,6 +32,10 @@ class Ask:
         return (f"Range: bytes={self.offset}-", f"If-Range: {self.if_range}")
 
 
+_WHOLE = Ask()
+_PROBE = Ask(probe=True)
+
+
 class Keep(enum.Enum):
     """What becomes of the bytes that are there."""
 
@@ -68,7 +72,7 @@ def plan(*, have_bytes: int, validator: Validator, dynamic_content: bool, strict
     if_range = validator.etag or validator.last_modified
     if have_bytes and if_range and not dynamic_content:
         return Ask(offset=have_bytes, if_range=if_range)
-    return Ask(probe=strict_http)
+    return _PROBE if strict_http else _WHOLE
 
 
 def judge(ask: Ask, known: Validator, response: Response) -> Ruling:

@@ -21,6 +21,8 @@ MAX_FRAME_BYTES: Final = 128 * 1024
 LARGEST_NUMBER: Final = 2**63 - 1
 """No file is larger; whatever gets through can also be written down."""
 
+_EXACT: Final = frozenset((int, bool, str, type(None)))
+
 _T = TypeVar("_T")
 _Check = Callable[[Any], Any]
 
@@ -99,6 +101,8 @@ class Codec:
         if hint in (int, bool, str):
             return _exactly(hint, where)
         if typing.get_origin(hint) in (typing.Union, types.UnionType):
+            if set(typing.get_args(hint)) <= _EXACT:
+                return _exactly_one_of(frozenset(typing.get_args(hint)), where)
             return _one_of([self._check(option, where) for option in typing.get_args(hint)], where)
         if typing.get_origin(hint) is tuple:
             item, ellipsis = typing.get_args(hint)
@@ -146,6 +150,17 @@ def _exactly(cls: type, where: str) -> _Check:
     def check(value: Any) -> Any:
         if type(value) is not cls:
             raise FrameError(f"{where} is no {cls.__name__}")
+        if isinstance(value, int) and not -LARGEST_NUMBER <= value <= LARGEST_NUMBER:
+            raise FrameError(f"{where} is too large")
+        return value
+
+    return check
+
+
+def _exactly_one_of(classes: frozenset[type], where: str) -> _Check:
+    def check(value: Any) -> Any:
+        if type(value) not in classes:
+            raise FrameError(f"{where} has a wrong type")
         if isinstance(value, int) and not -LARGEST_NUMBER <= value <= LARGEST_NUMBER:
             raise FrameError(f"{where} is too large")
         return value

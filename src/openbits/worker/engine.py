@@ -12,14 +12,13 @@ from __future__ import annotations
 import enum
 import os
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import pycurl
 
-from openbits.core.http import InvalidAnswer, Response, host_of, parse_response, wire_url
+from openbits.core.http import InvalidAnswer, Response, final_response, host_of, wire_url
 from openbits.errors import ErrorContext
 from openbits.version import __version__
 from openbits.worker.failure import Failure, TransferError
@@ -33,7 +32,6 @@ _HEADER_LIMIT: Final = 64 * 1024
 _DISCARD_LIMIT: Final = 64 * 1024
 """Up to here an unwanted body is read to its end, so that the connection can be used again."""
 _GOT_NOTHING: Final = int(pycurl.E_GOT_NOTHING)
-_REMEMBERED_CONNECTIONS: Final = 64
 _CA_FILES: Final = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
 
 
@@ -63,7 +61,7 @@ class Handler(Protocol):
     """Who asked."""
 
     def on_response(self, response: Response) -> Body:
-        """The header block is there. May raise TransferError."""
+        """The header block is there, and the body begins, or there is none. May raise TransferError."""
 
     def on_data(self, data: bytes) -> None:
         """Bytes of the body. May raise TransferError."""
@@ -87,7 +85,6 @@ class Engine:
         self._taken: set[int] = set()
         self._clients: dict[Any, Client] = {}
         self._candidates: list[Client] = []
-        self._consumed: OrderedDict[int, int] = OrderedDict()
         self._is_due = False
         self._in_curl = False
         self._is_settling = False
@@ -137,18 +134,6 @@ class Engine:
         libcurl does not tell: it had let go of a paused connection before.
         """
         self._taken.discard(fd)
-
-    def consumed_before(self, connection: int) -> int | None:
-        """Bytes of earlier answers on a connection, where they are known exactly."""
-        return self._consumed.get(connection)
-
-    def note_consumed(self, connection: int, count: int | None) -> None:
-        """Remember how many bytes of a connection belong to answers that are over."""
-        self._consumed.pop(connection, None)
-        if count is not None:
-            self._consumed[connection] = count
-            if len(self._consumed) > _REMEMBERED_CONNECTIONS:
-                self._consumed.popitem(last=False)
 
     def _on_curl_socket(self, what: int, fd: int, _multi: Any, _data: Any) -> None:
         if what == pycurl.POLL_REMOVE:
@@ -248,12 +233,12 @@ class Client:
         self._engine = engine
         self._on_unexpected = on_unexpected
         self._connect_timeout_s = connect_timeout_s
+        self._lines: list[bytes] = []
         self._curl = self._make_curl()
         self._headers: tuple[str, ...] = ()
         self._request: Request | None = None
         self._is_special = False
         self._handler: Handler | None = None
-        self._lines: list[bytes] = []
         self._header_bytes = 0
         self._body_bytes = 0
         self._body: Body | None = None
@@ -282,7 +267,9 @@ class Client:
         curl.setopt(pycurl.SSL_VERIFYHOST, 2)
         if self._engine.ca_file is not None:
             curl.setopt(pycurl.CAINFO, self._engine.ca_file)
-        curl.setopt(pycurl.HEADERFUNCTION, self._on_header)
+        # Lines are only collected here, and read when the body begins: ten calls of ours for the header
+        # of every small file would cost as much as the file.
+        curl.setopt(pycurl.HEADERFUNCTION, self._lines.append)
         curl.setopt(pycurl.WRITEFUNCTION, self._on_write)
         return curl
 
@@ -331,14 +318,15 @@ class Client:
         handler, request = self._handler, self._request
         assert handler is not None
         assert request is not None
+        if error is None and self._response is None and self._failure is None:
+            self._read_header()
+            if self._response is None:
+                # libcurl takes a header that ends in its middle for a complete one.
+                error = (_GOT_NOTHING, "")
         failure = self._failure
-        if error is None and self._response is None:
-            # libcurl takes a header that ends in its middle for a complete one.
-            error = (_GOT_NOTHING, "")
         was_stopped = failure is not None or self._body is Body.STOP or self._body_bytes > _DISCARD_LIMIT
         if error is not None and not (failure is None and was_stopped and self._body in (Body.STOP, Body.DISCARD)):
             failure = failure or self._map(error, request)
-        self._note_consumed(is_clean=error is None)
         self._handler = None
         self._engine.remove(self._curl)
         handler.on_end(failure)
@@ -353,29 +341,13 @@ class Client:
             connect_timeout_s=self._connect_timeout_s,
         )
 
-    def _note_consumed(self, *, is_clean: bool) -> None:
-        connection = self._curl.getinfo(pycurl.CONN_ID)
-        response = self._response
-        count = None
-        if is_clean and response is not None and response.fields.get("content-length") and response.version == "1.1":
-            before = self._bytes_before(connection)
-            if before is not None:
-                count = before + self._header_bytes + self._body_bytes
-        self._engine.note_consumed(connection, count)
-
-    def _bytes_before(self, connection: int) -> int | None:
-        if self._curl.getinfo(pycurl.NUM_CONNECTS) == 1:
-            return 0
-        return self._engine.consumed_before(connection)
-
     def try_socket(self) -> None:
         """Give the handler the connection itself, if no byte of the answer stands anywhere but in the kernel."""
         handler = self._handler
         if handler is None or self._failure is not None:
             return
-        before = self._bytes_before(self._curl.getinfo(pycurl.CONN_ID))
-        if before is None:
-            return
+        if self._curl.getinfo(pycurl.NUM_CONNECTS) != 1:
+            return  # what earlier answers took from the connection is not known
         active = self._curl.getinfo(pycurl.ACTIVESOCKET)
         if active < 0:
             return
@@ -384,7 +356,7 @@ class Client:
             self._curl.pause(pycurl.PAUSE_RECV)
         except pycurl.error:
             return  # the request is over already, and its end only waits to be collected
-        fd = take_socket(active, before + self._header_bytes + self._body_bytes)
+        fd = take_socket(active, self._header_bytes + self._body_bytes)
         if fd is None:
             self._curl.pause(pycurl.PAUSE_CONT)
             return
@@ -392,22 +364,19 @@ class Client:
         self._engine.release_watch(active)
         handler.on_socket(fd)
 
-    def _on_header(self, line: bytes) -> int | None:
-        if self._body is not None:
-            return None  # a trailer
-        self._header_bytes += len(line)
+    def _read_header(self) -> int | None:
+        """The header is over: tell the handler of the answer, unless it is none."""
+        lines = self._lines
+        self._header_bytes = sum(map(len, lines))
         if self._header_bytes > _HEADER_LIMIT:
             return self._refuse("sent more headers than anyone needs")
-        if line not in (b"\r\n", b"\n"):
-            self._lines.append(line)
-            return None
-        self._lines.append(line)
         try:
-            response = parse_response(self._lines)
+            response = final_response(lines)
         except InvalidAnswer as error:
             return self._refuse(f"sent an answer that cannot be used: {error}")
-        self._lines.clear()
-        if response.status < 200:
+        finally:
+            lines.clear()
+        if response is None:
             return None
         self._response = response
         return self._ask_handler(response)
@@ -426,6 +395,8 @@ class Client:
         return -1 if self._body is Body.STOP else None
 
     def _on_write(self, data: bytes) -> int | None:
+        if self._body is None and self._read_header() is not None:
+            return -1
         self._body_bytes += len(data)
         if self._body is Body.DISCARD:
             return -1 if self._body_bytes > _DISCARD_LIMIT else None

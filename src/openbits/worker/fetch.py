@@ -142,10 +142,9 @@ class HttpFetch(ABC):
         self._is_fresh_retry = False
         self._attempt_bytes = 0
         self._furthest = 0
-        self._progress_at: float | None = None
-        self._patience = Patience(
-            limit_s=run.settings.break_patience_s, progress_at=time.monotonic() if run.has_progressed else None
-        )
+        # Most files never see a break: their patience is made when they do.
+        self._patience: Patience | None = None
+        self._progress_at: float | None = self._loop.now if run.has_progressed else None
         self._pause: Timer | None = None
         self._finishing: Finishing | None = None
         self.sink = Sink(
@@ -259,7 +258,7 @@ class HttpFetch(ABC):
 
         def act() -> None:
             # A server that restarts answers 502 or 503 for a moment: part of the same interruption.
-            if failure.transient and self._patience.attempts and response.status >= 500:
+            if failure.transient and self._patience is not None and response.status >= 500:
                 self._break(failure)
             else:
                 self.fail(failure)
@@ -297,10 +296,11 @@ class HttpFetch(ABC):
 
     def _break(self, failure: Failure) -> None:
         now = time.monotonic()
+        patience = self._patience or Patience(limit_s=self.run.settings.break_patience_s)
         if self._progress_at is not None:
-            self._patience = self._patience.after_progress(self._progress_at)
+            patience = patience.after_progress(self._progress_at)
             self._progress_at = None
-        self._patience, decision = self._patience.after_break(now, not_before_s=failure.retry_after_s or 0)
+        self._patience, decision = patience.after_break(now, not_before_s=failure.retry_after_s or 0)
         if isinstance(decision, GiveUp):
             self.fail(failure)
             return

@@ -84,7 +84,7 @@ class Directories:
 
     def hold(self, path: str) -> tuple[Directory, str]:
         """The directory a path stands in, which the caller must release, and the name in it."""
-        parent, name = os.path.split(path)
+        parent, _, name = path.rpartition("/")
         directory = self._open.get(parent)
         if directory is None:
             directory = Directory(parent or "/")

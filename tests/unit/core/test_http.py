@@ -16,6 +16,7 @@ from openbits.core.http import (
     Verdict,
     classify_status,
     date_to_epoch_s,
+    final_response,
     format_date,
     host_of,
     is_same_origin,
@@ -41,6 +42,19 @@ def test_fields_are_found_in_any_case() -> None:
     assert answer.fields["x"] == ["a", "b"]
     assert (answer.status, answer.version) == (200, "1.1")
     assert answer.header_text.startswith("HTTP/1.1 200 OK\r\nETAG:")
+
+
+def test_the_answer_stands_between_hints_and_trailers() -> None:
+    hints = [b"HTTP/1.1 103 Hints\r\n", b"Link: x\r\n", b"\r\n"]
+    block = [b"HTTP/1.1 200 OK\r\n", b"X: 1\r\n", b"\r\n"]
+    answer = final_response([*hints, *block, b"X: 2\r\n"])
+    assert answer is not None
+    assert (answer.status, answer.fields["x"]) == (200, ["1"])
+    assert final_response([*hints, *block[:-1]]) is None
+    assert final_response(hints) is None
+    assert final_response([]) is None
+    with pytest.raises(InvalidAnswer):
+        final_response([b"rubbish\r\n", b"\r\n"])
 
 
 @pytest.mark.parametrize("first", [b"", b"HTTP/1.1\r\n", b"ICY 200 OK\r\n", b"HTTP/1.1 abc\r\n"])
