@@ -144,7 +144,7 @@ def decide(*, running: Iterable[Running], waiting: WaitingJobs, limits: Limits, 
 
 def _may_take(victim: Running, priority: Priority, limits: Limits, now: float) -> bool:
     if victim.priority is priority:
-        return now - victim.since >= limits.time_slice_s
+        return now >= victim.since + limits.time_slice_s
     return victim.priority > priority
 
 
