@@ -67,6 +67,10 @@ def check_new_files(quotas: Quotas, caller: Caller, *, new: int, present: int) -
         )
 
 
-def range_limit(quotas: Quotas, caller: Caller) -> int | None:
-    """How many ranges a file of this caller may have, for `names.check_ranges`; None: any number."""
-    return None if is_exempt(caller) else quotas.max_ranges_per_file
+MOST_RANGES = 900
+"""With so many ranges a file fits into one frame, whatever its names are."""
+
+
+def range_limit(quotas: Quotas, caller: Caller) -> int:
+    """How many ranges a file of this caller may have, for `names.check_ranges`."""
+    return MOST_RANGES if is_exempt(caller) else min(MOST_RANGES, quotas.max_ranges_per_file)

@@ -12,15 +12,15 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from openbits.core.events import Effect, Event, FilesFinished, FinishFiles, Step
 from openbits.core.lifecycle import Environment, apply
-from openbits.core.model import Closing, Job
+from openbits.core.model import Closing, Job, Owner
 from openbits.errors import BitsError
 from openbits.service.records import EventRecord
 from openbits.store.errors import StoreError, StoreFull
@@ -74,6 +74,15 @@ class Draft:
         self.created.add(job.id)
         self.changed_files[job.id] = set(range(len(job.files)))
         self.entries.append((job.id, "created", f"created by {job.owner.name}: {job.settings.name}"))
+
+    def created_jobs(self) -> Iterator[Job]:
+        """Yield the jobs that this change, and those before it in the transaction, have added."""
+        if self._below is not None:
+            yield from self._below.created_jobs()
+        for job_id in self.created:
+            job = self.get(job_id)
+            if job is not None:
+                yield job
 
     def apply(self, job_id: str, event: Event) -> Job | None:
         """Apply an event to a job; return the job after it, or None when there is no such job."""
@@ -141,6 +150,8 @@ class Ledger:
         self._room_timer: asyncio.TimerHandle | None = None
         """Runs while reports wait for room on the store's disk."""
         self.jobs: dict[str, Job] = {}
+        self.open_jobs: Counter[Owner] = Counter()
+        """How many jobs that have not ended each owner has: quotas must not cost a walk over all jobs."""
         self._outbox: dict[str, int] = {}
         self._effect_ids = itertools.count(1)
         self._event_ids = itertools.count(1)
@@ -154,6 +165,7 @@ class Ledger:
         """Read everything from the store; return the effects that a stop or crash has left undone."""
         loaded = self._store.load()
         self.jobs = {job.id: job for job in loaded.jobs}
+        self.open_jobs = Counter(job.owner for job in loaded.jobs if not job.state.is_final)
         self.last_event_id = loaded.last_event_id
         self._event_ids = itertools.count(loaded.last_event_id + 1)
         self._outbox = {effect.job_id: effect.id for effect in loaded.effects}
@@ -312,6 +324,8 @@ class Ledger:
     def _install(self, total: Draft, events: list[EventRecord], written: Batch) -> None:
         before = {job_id: self.jobs.get(job_id) for job_id in total.written}
         for job_id, job in total.written.items():
+            self._count(before[job_id], -1)
+            self._count(job, 1)
             if job is None:
                 self.jobs.pop(job_id, None)
             else:
@@ -324,3 +338,9 @@ class Ledger:
         self.commits += 1
         self._unpruned = len(events) + (0 if written.prune is not None else self._unpruned)
         self._committed(Committed(before=before, after=total.written, effects=total.effects, events=events))
+
+    def _count(self, job: Job | None, change: int) -> None:
+        if job is not None and not job.state.is_final:
+            self.open_jobs[job.owner] += change
+            if not self.open_jobs[job.owner]:
+                del self.open_jobs[job.owner]

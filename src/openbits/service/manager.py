@@ -10,6 +10,7 @@ import asyncio
 import posixpath
 import secrets
 import uuid
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -76,7 +77,7 @@ class Manager:
         await self._check_directories(caller.identity, files)
 
         def create(draft: Draft) -> list[Job]:
-            self._check_job_quota(caller, len(prepared))
+            self._check_job_quota(draft, caller, len(prepared))
             created = []
             for job, new in zip(prepared, jobs, strict=True):
                 draft.create(replace(job, created_at=draft.env.now, modified_at=draft.env.now))
@@ -105,16 +106,15 @@ class Manager:
         )
         return replace(job, files=self._checked_files(caller, job, new.files))
 
-    def _check_job_quota(self, caller: Caller, new: int) -> None:
+    def _check_job_quota(self, draft: Draft, caller: Caller, new: int) -> None:
         if quotas.is_exempt(caller):
             return
-        owned = counted = 0
+        # Also those that others create in the same transaction.
+        present = self._ledger.open_jobs + Counter(job.owner for job in draft.created_jobs())
         gid = self._parts.administrators_gid()
-        for job in self._ledger.jobs.values():
-            if job.state.is_final or not quotas.counts(job.owner, gid):
-                continue
-            counted += 1
-            owned += job.owner.identity.uid == caller.identity.uid
+        counting = {owner: count for owner, count in present.items() if quotas.counts(owner, gid)}
+        counted = sum(counting.values())
+        owned = sum(count for owner, count in counting.items() if owner.identity.uid == caller.identity.uid)
         limits = self._parts.configuration().quotas
         quotas.check_new_jobs(limits, caller, new=new, owned=owned, counted=counted)
 
