@@ -279,6 +279,14 @@ def error_code(name: str) -> ErrorCode:
     raise KeyError(name)
 
 
+def is_failure(name: str) -> bool:
+    """Whether there is an error of this name that is no success."""
+    try:
+        return not error_code(name).is_success
+    except KeyError:
+        return False
+
+
 def http_error_name(status: int) -> str:
     """Return the BITS name of an HTTP status, e.g. BG_E_HTTP_ERROR_404."""
     return f"BG_E_HTTP_ERROR_{status:03d}"

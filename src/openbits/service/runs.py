@@ -8,9 +8,9 @@ that no two workers ever write to one file; files are renamed or deleted only wh
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -30,7 +30,7 @@ from openbits.core.events import (
 )
 from openbits.core.lifecycle import unfinished
 from openbits.core.model import Closing, File, Job, Priority, Validator
-from openbits.errors import BitsError, ErrorContext
+from openbits.errors import BitsError, ErrorContext, is_failure
 from openbits.frames.worker import (
     FileDurable,
     FileReceived,
@@ -57,6 +57,8 @@ STOP_PATIENCE_S = 15.0
 FINISH_ATTEMPTS = 3
 MAX_PAUSE_S = 8.0
 BITS_CONTEXTS = frozenset(int(context) for context in ErrorContext)
+LONGEST_VALIDATOR = 1024
+"""A longer entity tag or date is not worth keeping: the file and its names must fit into one frame."""
 
 
 @dataclass(slots=True)
@@ -68,13 +70,30 @@ class Run:
     number: int
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     worker: Worker | None = None
-    is_stopping: bool = False
+    stop_asked: asyncio.Event = field(default_factory=asyncio.Event)
+    unfinished: set[int] = field(default_factory=set)
+    """Files that were handed over and are not reported whole yet."""
     task: asyncio.Task[None] | None = None
     stop_timer: asyncio.TimerHandle | None = None
     received: dict[int, int] = field(default_factory=dict)
     """Bytes that have come in, by file, where that is more than what is written down."""
     broken: str = ""
     """Why the worker is connecting anew, if it is."""
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the run was asked to end."""
+        return self.stop_asked.is_set()
+
+
+@dataclass(slots=True)
+class _Finish:
+    """What is being done with the files of a job that is being ended."""
+
+    job_id: str
+    task: asyncio.Task[FilesFinished | None] | None = None
+    is_reported: bool = False
+    """The files have been seen to; a further Complete or Cancel is another end."""
 
 
 @dataclass(slots=True)
@@ -109,7 +128,7 @@ class Conductor:
         self._runs: dict[str, Run] = {}
         self._next: dict[str, StartRun] = {}
         self._losses: dict[str, _Losses] = {}
-        self._finishing: dict[str, asyncio.Task[FilesFinished | None]] = {}
+        self._finishing: dict[str, _Finish] = {}
         self._numbers = itertools.count(1)
 
     def __repr__(self) -> str:
@@ -146,19 +165,21 @@ class Conductor:
         run = self._runs.get(effect.job_id)
         if run is None or run.is_stopping:
             return
-        run.is_stopping = True
+        run.stop_asked.set()
         if run.worker is not None:
             self._tell_to_stop(run, run.worker)
 
     def finish(self, effect: FinishFiles) -> None:
         """Rename or delete the job's files as soon as it has no run."""
-        if effect.job_id not in self._finishing:
-            task = self._tasks.start(f"finish {effect.job_id}", self._finish(effect.job_id))
-            self._finishing[effect.job_id] = task
+        going = self._finishing.get(effect.job_id)
+        if going is None or going.is_reported:
+            finish = self._finishing[effect.job_id] = _Finish(effect.job_id)
+            finish.task = self._tasks.start(f"finish {effect.job_id}", self._finish(finish))
 
     def finishing(self, job_id: str) -> asyncio.Task[FilesFinished | None] | None:
         """What is being done with the files of a job that is being ended, if it is."""
-        return self._finishing.get(job_id)
+        finish = self._finishing.get(job_id)
+        return finish.task if finish is not None else None
 
     async def stop_all(self) -> None:
         """End all runs in an orderly way; what they received is reported before this returns."""
@@ -172,7 +193,12 @@ class Conductor:
     async def _begin(self, run: Run, effect: StartRun) -> None:
         losses = self._losses.get(run.job_id)
         if losses is not None and losses.count > 1:
-            await asyncio.sleep(min(MAX_PAUSE_S, 0.25 * 2.0**losses.count))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(MAX_PAUSE_S, 0.25 * 2.0**losses.count)):
+                    await run.stop_asked.wait()
+        if run.stop_asked.is_set():
+            self._end(run)
+            return
         try:
             worker = await self._pool.get(effect.identity)
         except WorkerGone:
@@ -225,7 +251,9 @@ class Conductor:
                 custom_headers=settings.custom_headers,
             )
         )
-        chunks = chunked([_spec(index, file) for index, file in unfinished(job)], _characters)
+        specs = [_spec(index, file) for index, file in unfinished(job)]
+        run.unfinished.update(spec.index for spec in specs)
+        chunks = chunked(specs, _characters)
         for position, chunk in enumerate(chunks, 1):
             worker.send(TransferFiles(transfer=run.number, files=tuple(chunk), last=position == len(chunks)))
 
@@ -238,32 +266,36 @@ class Conductor:
         job = self._jobs.get(run.job_id)
         if job is None:
             return
+        # A worker may have been taken over by a hostile server: what cannot be is not believed.
+        known = range(len(job.files))
         match message:
-            case FileReceived(index=index, received_bytes=received):
-                if index < len(job.files):
-                    run.received[index] = received
-                    run.broken = ""
-                    self._progress(run)
-            case FileDurable(index=index, durable_bytes=durable) if 0 <= index < len(job.files):
+            case FileReceived(index=index, received_bytes=received) if index in known and received >= 0:
+                run.received[index] = received
+                run.broken = ""
+                self._progress(run)
+            case FileDurable(index=index, durable_bytes=durable) if index in known and durable >= 0:
                 self._progress(run)
                 self._post(run.job_id, FileCheckpoint(run=run.run, index=index, durable_bytes=durable))
-            case FilesDone(files=files) if all(0 <= done.index < len(job.files) for done in files):
+            case FilesDone(files=files) if all(done.index in known and done.size >= 0 for done in files):
                 for done in files:
                     run.received.pop(done.index, None)
+                    run.unfinished.discard(done.index)
                 self._progress(run)
                 fetched = tuple((done.index, done.size) for done in files)
                 self._post(run.job_id, FilesFetched(run=run.run, files=fetched))
-            case FileStarted(index=index) if 0 <= index < len(job.files):
+            case FileStarted(index=index) if _can_be(message, known):
                 run.received.pop(index, None)
                 self._post(run.job_id, _answered(run.run, message))
-            case FilesStarted(files=files) if all(0 <= started.index < len(job.files) for started in files):
+            case FilesStarted(files=files) if all(_can_be(started, known) for started in files):
                 for started in files:
                     run.received.pop(started.index, None)
                 answers = tuple(_answered(run.run, started) for started in files)
                 self._post(run.job_id, FilesAnswered(answers=answers))
             case TransferBroken(message=text):
                 run.broken = text
-            case TransferEnded():
+            case TransferEnded(error=error, index=failed) if (not error or is_failure(error)) and (
+                failed is None or failed in known
+            ):
                 self._transfer_ended(run, message)
             case _:
                 log.error("action=worker-misspoke pid=%d frame=%r", run.worker.pid if run.worker else 0, message)
@@ -274,7 +306,7 @@ class Conductor:
         losses = self._losses.get(run.job_id)
         if losses is not None:
             losses.count = 0
-            losses.progress_at = time.monotonic()
+            losses.progress_at = asyncio.get_running_loop().time()
         self._moved(run.job_id)
 
     def _transfer_ended(self, run: Run, message: TransferEnded) -> None:
@@ -288,17 +320,24 @@ class Conductor:
                 index=message.index,
                 retry_after_s=message.retry_after_s,
             )
+        if run.worker is not None:
+            run.worker.close_transfer(run.number)
+        if failure is None and run.unfinished and not run.is_stopping:
+            # Without this, run would follow run without a pause.
+            log.error(
+                "action=worker-misspoke pid=%d unfinished=%d", run.worker.pid if run.worker else 0, len(run.unfinished)
+            )
+            self._lost(run)
+            return
         self._losses.pop(run.job_id, None)
         if not run.is_stopping or failure is not None:
             self._post(run.job_id, RunEnded(run=run.run, failure=failure))
-        if run.worker is not None:
-            run.worker.close_transfer(run.number)
         self._end(run)
 
     def _lost(self, run: Run) -> None:
         """The worker died: that is a broken connection, not the job's end."""
         run.worker = None
-        now = time.monotonic()
+        now = asyncio.get_running_loop().time()
         losses = self._losses.setdefault(run.job_id, _Losses(progress_at=now))
         losses.count += 1
         if not run.is_stopping:
@@ -319,7 +358,8 @@ class Conductor:
 
     # --- the end of a job --------------------------------------------------------------------------
 
-    async def _finish(self, job_id: str) -> FilesFinished | None:
+    async def _finish(self, finish: _Finish) -> FilesFinished | None:
+        job_id = finish.job_id
         try:
             run = self._runs.get(job_id)
             if run is not None:
@@ -328,11 +368,14 @@ class Conductor:
             if job is None or job.closing is None:
                 return None
             report = await self._finish_files(job, job.closing)
+            finish.is_reported = True
+            self._losses.pop(job_id, None)
+            self._post(job_id, report)
+            await self._settled(job_id)
+            return report
         finally:
-            del self._finishing[job_id]
-        self._post(job_id, report)
-        await self._settled(job_id)
-        return report
+            if self._finishing.get(job_id) is finish:
+                del self._finishing[job_id]
 
     async def _finish_files(self, job: Job, closing: Closing) -> FilesFinished:
         if job.run == 0:
@@ -381,7 +424,7 @@ async def _delete(worker: Worker, job: Job, files: list[File]) -> FilesFinished:
         return FilesFinished()
     paths = [file.temporary_name for file in files]
     failures = await worker.delete(paths) if paths else []
-    return FilesFinished(left_over=tuple(paths[result.index] for result in failures if result.index < len(paths)))
+    return FilesFinished(left_over=tuple(paths[result.index] for result in failures if 0 <= result.index < len(paths)))
 
 
 def _spec(index: int, file: File) -> FileSpec:
@@ -404,12 +447,21 @@ def _characters(spec: FileSpec) -> int:
     return sum(map(len, texts)) + len(spec.checksum) + 12 * len(spec.ranges)
 
 
+def _can_be(started: FileStarted, known: range) -> bool:
+    sizes = (started.bytes_total or 0, started.size or 0, started.offset)
+    return started.index in known and min(sizes) >= 0
+
+
+def _short(validator: str | None) -> str | None:
+    return validator if validator is not None and len(validator) <= LONGEST_VALIDATOR else None
+
+
 def _answered(run: int, message: FileStarted) -> FileAnswered:
     return FileAnswered(
         run=run,
         index=message.index,
         bytes_total=message.bytes_total,
-        validator=Validator(etag=message.etag, last_modified=message.last_modified, size=message.size),
+        validator=Validator(etag=_short(message.etag), last_modified=_short(message.last_modified), size=message.size),
         offset=message.offset,
         restarted=message.restarted,
         resumable=message.resumable,

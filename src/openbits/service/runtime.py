@@ -67,7 +67,9 @@ class Runtime:
         self._undone = self.ledger.load()
         self.clock = SteadyClock()
         self.feed = Feed()
-        self.pool = WorkerPool(monitor, idle_s=configuration.worker.idle_s, monitor_gone=self._monitor_gone)
+        self.pool = WorkerPool(
+            monitor, idle_s=configuration.worker.idle_s, tasks=self._tasks, monitor_gone=self._monitor_gone
+        )
         self.conductor = Conductor(
             pool=self.pool,
             configuration=configuration,
@@ -78,9 +80,10 @@ class Runtime:
             moved=self._moved,
         )
         self.dispatcher = Dispatcher(limits=self._limits, now=self.clock.now, post=self.ledger.post)
-        self._deadlines = Deadlines(self.clock.now, lambda job_id: self.ledger.post(job_id, DeadlineReached()))
+        self._deadlines = Deadlines(self.clock.now, self._deadline_reached)
         self._moving: set[str] = set()
         self._progress_timer: asyncio.TimerHandle | None = None
+        self._starting = True
         self._stopping = False
         self.manager = Manager(
             Parts(
@@ -115,6 +118,8 @@ class Runtime:
         for effect in self._undone:
             self.conductor.finish(effect)
         self._undone = []
+        # Only now, when it is known what there is: a job that ran before must not start before its betters.
+        self._starting = False
         self._take_note(dict(self.ledger.jobs))
 
     async def stop(self, exit_status: int) -> None:
@@ -200,8 +205,17 @@ class Runtime:
                     self.conductor.finish(effect)
         for event in committed.events:
             self.feed.publish(event)
-        if not self._stopping:
+        if not self._starting and not self._stopping:
             self._take_note(committed.after)
+
+    def _deadline_reached(self, job_id: str) -> None:
+        job = self.ledger.jobs.get(job_id)
+        due = deadline(job, self.environment()) if job is not None else None
+        if due is not None and due <= self.clock.now():
+            self.ledger.post(job_id, DeadlineReached())
+        else:
+            # It has moved since it was set.
+            self._deadlines.set(job_id, due)
 
     def _take_note(self, jobs: Mapping[str, Job | None]) -> None:
         env = self.environment()

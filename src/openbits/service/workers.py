@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from openbits.core.model import Identity
-from openbits.errors import BitsError
+from openbits.errors import BitsError, is_failure
 from openbits.frames.channel import Channel
 from openbits.frames.codec import MAX_FRAME_BYTES
 from openbits.frames.monitor import (
@@ -38,6 +38,7 @@ from openbits.frames.worker import (
     WorkerReady,
 )
 from openbits.service.link import Link
+from openbits.service.tasks import Tasks
 
 log = logging.getLogger(__name__)
 
@@ -150,8 +151,8 @@ class Worker:
 
     def _receive(self, message: object) -> None:
         match message:
-            case WorkerReady(pid=pid):
-                self.pid = pid
+            case WorkerReady():
+                # Which process it is the monitor says: it is the monitor that will be asked to kill it.
                 if not self.ready.done():
                     self.ready.set_result(None)
             case OperationResults(operation=number, results=results, last=last):
@@ -167,7 +168,7 @@ class Worker:
         if entry is None:
             return
         future, collected = entry
-        collected.extend(results)
+        collected.extend(_known(result) for result in results)
         if last:
             del self._operations[number]
             if not future.done():
@@ -196,8 +197,9 @@ class Worker:
 class WorkerPool:
     """Hands out the worker of an identity; starts it through the monitor where there is none."""
 
-    def __init__(self, channel: Channel, *, idle_s: float, monitor_gone: Callable[[str], None]) -> None:
+    def __init__(self, channel: Channel, *, idle_s: float, tasks: Tasks, monitor_gone: Callable[[str], None]) -> None:
         self._idle_s = idle_s
+        self._tasks = tasks
         self._requests = itertools.count(1)
         self._spawning: dict[int, asyncio.Future[WorkerSpawned]] = {}
         self._workers: dict[Identity, asyncio.Future[Worker]] = {}
@@ -227,19 +229,9 @@ class WorkerPool:
         """
         future = self._workers.get(identity)
         if future is None or (future.done() and not _is_usable(future)):
-            future = asyncio.get_running_loop().create_future()
-            self._workers[identity] = future
-            try:
-                future.set_result(await self._start(identity))
-            except BaseException as error:
-                if self._workers.get(identity) is future:
-                    del self._workers[identity]
-                if isinstance(error, Exception):
-                    future.set_exception(error)
-                    future.exception()
-                else:
-                    future.cancel()
-                raise
+            future = self._workers[identity] = asyncio.get_running_loop().create_future()
+            # A task of its own: whoever asks first may give up, and others wait for the same worker.
+            self._tasks.start(f"worker for uid {identity.uid}", self._fill(future, identity))
         worker = await asyncio.shield(future)
         # Whoever asked needs a moment to give it work, however soon idle workers are to leave.
         self._let_go_after(worker, max(self._idle_s, HANDED_OUT_S))
@@ -265,6 +257,20 @@ class WorkerPool:
         """Note that something has ended in a worker: it may be idle now."""
         self._look_at(worker)
 
+    async def _fill(self, future: asyncio.Future[Worker], identity: Identity) -> None:
+        try:
+            worker = await self._start(identity)
+        except (BitsError, WorkerGone) as error:
+            if self._workers.get(identity) is future:
+                del self._workers[identity]
+            if not future.done():
+                future.set_exception(error)
+                # Nobody may be waiting for it any more.
+                future.exception()
+        else:
+            if not future.done():
+                future.set_result(worker)
+
     async def _start(self, identity: Identity) -> Worker:
         ours, theirs = Channel.pair()
         request = next(self._requests)
@@ -281,6 +287,8 @@ class WorkerPool:
                 answer = await spawned
                 worker.pid = answer.pid
                 await worker.ready
+            if not worker.is_open:
+                raise WorkerGone
         except TimeoutError:
             if worker is not None:
                 worker.close()
@@ -341,6 +349,13 @@ class WorkerPool:
 
 def _is_usable(future: asyncio.Future[Worker]) -> bool:
     return not future.cancelled() and future.exception() is None and future.result().is_open
+
+
+def _known(result: FileResult) -> FileResult:
+    """A result whose error everybody knows; a worker may have been taken over."""
+    if not result.error or is_failure(result.error):
+        return result
+    return FileResult(index=result.index, error="E_FAIL", message=result.message)
 
 
 def chunked(items: list[_Item], size: Callable[[_Item], int]) -> list[list[_Item]]:
