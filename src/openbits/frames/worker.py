@@ -65,6 +65,8 @@ class RenameSpec:
     index: int
     temporary_name: str
     local_name: str
+    size: int | None = None
+    """Where the temporary file is gone, only a file of this size is taken for the renamed one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

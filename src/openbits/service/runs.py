@@ -403,7 +403,7 @@ class Conductor:
 
 async def _rename(worker: Worker, job: Job) -> FilesFinished:
     specs = [
-        RenameSpec(index=index, temporary_name=file.temporary_name, local_name=file.local_name)
+        RenameSpec(index=index, temporary_name=file.temporary_name, local_name=file.local_name, size=file.bytes_total)
         for index, file in enumerate(job.files)
         if file.transferred and not file.completed
     ]

@@ -7,6 +7,7 @@ done.  It runs in a helper thread, because it ends with the directories being sy
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable
 from typing import Final
 
@@ -128,10 +129,13 @@ def _rename(touched: _Touched, file: RenameSpec) -> None:
 
 
 def _expect_done(target: Directory, name: str, file: RenameSpec) -> None:
+    """The first try of an operation that was cut off may have renamed the file; so may nobody else have."""
     try:
-        os.stat(name, dir_fd=target.fd, follow_symlinks=False)
+        found = os.stat(name, dir_fd=target.fd, follow_symlinks=False)
     except FileNotFoundError:
         raise _BothMissing(file) from None
+    if file.size is not None and (not stat.S_ISREG(found.st_mode) or found.st_size != file.size):
+        raise _BothMissing(file)
 
 
 def delete_files(paths: Iterable[str]) -> list[FileResult]:
