@@ -157,7 +157,7 @@ def test_the_network_that_comes_back_ends_every_transient_error(alice: TestAccou
 
 
 def test_without_a_network_from_the_start(alice: TestAccount) -> None:
-    """Issue part 8: what is on this machine is fetched all the same; the rest waits, across restarts, until it comes."""
+    """Issue part 8: what is on this machine is fetched all the same; the rest waits, also across restarts."""
     with running_machine(plugged=False) as machine:
         daemon = machine.daemon
         wanted = machine.origin.add("far", SIZE)
@@ -200,6 +200,35 @@ def test_a_network_that_went_while_the_service_was_down(alice: TestAccount) -> N
         daemon.wait_state(far, "TRANSFERRED", timeout_s=20)
         daemon.bits("complete", far, account=alice, check=True)
         assert sha256_of(os.path.join(alice.home, "far")) == wanted
+
+
+@pytest.mark.parametrize("how", ["stop", "kill"])
+def test_a_network_that_came_back_while_the_service_was_down(alice: TestAccount, how: str) -> None:
+    """S6 at a start: nobody tells that the network is back, because it was never away for this service."""
+    with running_machine(plugged=True) as machine:
+        daemon = machine.daemon
+        wanted = machine.origin.add("far", SIZE)
+        far = machine.submit("far", alice)
+        daemon.wait_state(far, "TRANSFERRING")
+        machine.unplug()
+        wait_disconnected(daemon, far)
+        if how == "stop":
+            assert daemon.stop() == 0
+        else:
+            daemon.kill()
+        machine.plug()
+        wait_until(lambda: carrier(machine.name), "the cable to work")
+        daemon.start()
+        daemon.wait_state(far, "TRANSFERRED", timeout_s=20)
+        daemon.bits("complete", far, account=alice, check=True)
+        assert sha256_of(os.path.join(alice.home, "far")) == wanted
+
+
+def carrier(namespace: str) -> bool:
+    shown = subprocess.run(
+        ["ip", "-n", namespace, "link", "show", "cable"], check=True, timeout=20, capture_output=True, text=True
+    )
+    return "state UP" in shown.stdout
 
 
 def network_is_there(daemon: Daemon) -> bool:

@@ -113,7 +113,9 @@ class Runtime:
         with contextlib.suppress(BitsError):
             # Not for ever: where the store's disk is full, people must be able to see that.
             await self.ledger.submit(lambda _draft: None)
-        if not self._network.has_network:
+        if self._network.has_network:
+            self._end_waits_for_network()
+        else:
             self._network_changed(False)
         for effect in self._undone:
             self.conductor.finish(effect)
@@ -180,6 +182,12 @@ class Runtime:
         for job_id, job in self.ledger.jobs.items():
             waits = job.state is JobState.TRANSIENT_ERROR
             if waits if connected else (job.state is JobState.QUEUED or job.state.is_active):
+                self.ledger.post(job_id, NetworkChanged())
+
+    def _end_waits_for_network(self) -> None:
+        """The network came back while no service ran: nobody else tells those who wait for it, without a timer (R3)."""
+        for job_id, job in self.ledger.jobs.items():
+            if job.state is JobState.TRANSIENT_ERROR and job.retry_at is None:
                 self.ledger.post(job_id, NetworkChanged())
 
     def _monitor_gone(self, reason: str) -> None:
