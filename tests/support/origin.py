@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import gzip
+import os
 import random
 import re
 import socket
@@ -172,7 +173,8 @@ class Origin:
         plain = sock
         try:
             if self._tls is not None:
-                sock = self._tls.wrap_socket(sock, server_side=True)
+                sock = self._tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+                self._shake_hands(sock)
             connection = Connection(self, sock)
             while (request := connection.read_request(number)) is not None:
                 with self._lock:
@@ -187,6 +189,16 @@ class Origin:
                 sock.close()
             with _quiet():
                 plain.close()
+
+    def _shake_hands(self, sock: ssl.SSLSocket) -> None:
+        try:
+            sock.do_handshake()
+        except ssl.SSLError:
+            # Closing with bytes unread would be a reset, which may overtake the alert that says why.
+            os.set_blocking(sock.fileno(), True)
+            while os.read(sock.fileno(), 65536):
+                pass
+            raise
 
     def _answer(self, request: Request, connection: Connection) -> None:
         function = self._functions.get(request.path)

@@ -638,10 +638,9 @@ def test_several_transfers_at_once(worker: WorkerProcess, origin: Origin, tmp_pa
     files = [spec(origin, f"/gen/9000000/{index}?two=1", tmp_path, index) for index in range(4)]
     for index, file in enumerate(files):
         worker.begin(file, transfer=10 + index)
-    for index in range(4):
-        number = 10 + index
-        if not any(ended.transfer == number for ended in worker.all(TransferEnded)):
-            worker.wait_for(TransferEnded, lambda ended, number=number: ended.transfer == number)
+    while len(worker.all(TransferEnded)) < 4:
+        worker.wait_for(TransferEnded)
+    assert sorted(ended.transfer for ended in worker.all(TransferEnded)) == [10, 11, 12, 13]
     for index, file in enumerate(files):
         check(file, 9_000_000, index)
 

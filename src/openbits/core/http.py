@@ -31,7 +31,7 @@ _CONTENT_RANGE: Final = re.compile(r"bytes[ \t]+(?:([0-9]{1,18})-([0-9]{1,18})|\
 _IMF_DATE: Final = re.compile(
     r"[A-Z][a-z]{2}, ([0-9]{2}) ([A-Z][a-z]{2}) ([0-9]{4}) ([0-9]{2}):([0-9]{2}):([0-9]{2}) GMT\Z"
 )
-_FIELD: Final = re.compile(r"^[ \t]*([^:\r\n]*?)[ \t]*:[ \t]*([^\r\n]*?)[ \t]*\r?$", re.MULTILINE)
+_PLAIN_URL: Final = re.compile(r"[!-~]*\Z")
 _BLANK: Final = (b"\r\n", b"\n")
 _MONTH_NAMES: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _MONTHS: Final = {name: number for number, name in enumerate(_MONTH_NAMES, 1)}
@@ -173,8 +173,10 @@ def parse_response(lines: Iterable[bytes]) -> Response:
         raise InvalidAnswer("it is not HTTP")
     raw = b"".join(lines)
     fields: dict[str, list[str]] = {}
-    for name, value in _FIELD.findall(raw.decode("latin-1"), len(lines[0])):
-        fields.setdefault(name.lower(), []).append(value)
+    for line in raw.decode("latin-1").split("\n")[1:]:
+        name, colon, value = line.partition(":")
+        if colon:
+            fields.setdefault(name.strip().lower(), []).append(value.strip())
     return Response(
         status=int(status_line[1][:3]),
         version=status_line[0][5:].decode("latin-1"),
@@ -296,4 +298,6 @@ def host_of(url: str) -> str:
 
 def wire_url(url: str) -> bytes:
     """The URL as it is sent: what is not ASCII is percent-encoded, everything else is left alone (D6)."""
+    if _PLAIN_URL.match(url):
+        return url.encode("ascii")
     return quote(url.encode("utf-8", "surrogateescape"), safe=_URL_SAFE + '"<>\\^`{|}').encode("ascii")

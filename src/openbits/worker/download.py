@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from openbits.core.http import InvalidAnswer, Response, host_of
+from openbits.core.http import InvalidAnswer, Response, date_to_epoch_s, host_of
 from openbits.core.model import Validator
 from openbits.core.resume import Ask, Keep, Ruling, judge, plan, whole_by_head
 from openbits.errors import ErrorContext
@@ -21,8 +21,10 @@ from openbits.worker.answers import invalid_answer, remote_failure, too_large
 from openbits.worker.checksum import Checksum
 from openbits.worker.decoding import CodingError, Decoder, can_decode, describes_the_file
 from openbits.worker.engine import Body
-from openbits.worker.failure import Failure, TransferError
+from openbits.worker.failure import Failure, TransferError, local_failure
 from openbits.worker.fetch import HttpFetch, Lane, Run
+from openbits.worker.sink import Sink
+from openbits.worker.smallfile import MOST_BYTES, PATIENCE_S, write_small
 from openbits.worker.splice import Splice
 
 _SPLICE_FROM: Final = 4 * 1024 * 1024
@@ -45,6 +47,21 @@ class Download(HttpFetch):
         self._decoder: Decoder | None = None
         self._splice: Splice | None = None
         self._judge_instead: Callable[[Response], Body] | None = None
+        self._small: list[bytes] | None = None
+        """The content so far, as long as the file may be written in one go."""
+        self._small_until = 0.0
+
+    @property
+    def sink(self) -> Sink:
+        """See `HttpFetch`; what was to be written in one go goes there first."""
+        sink = super().sink
+        if self._small is not None:
+            chunks, self._small = self._small, None
+            offset = 0
+            for chunk in chunks:
+                sink.write(offset, chunk)
+                offset += len(chunk)
+        return sink
 
     def start(self) -> None:
         """Take up what an earlier run left, or begin."""
@@ -193,9 +210,21 @@ class Download(HttpFetch):
         else:
             self._known = replace(self._known, size=size)
         self._report(response, ruling)
-        if size is not None:
+        if self._is_small(response):
+            self._small = []
+            self._small_until = self._loop.now + PATIENCE_S
+        elif size is not None:
             self.sink.reserve(size)
         return Body.TAKE_SOCKET if self._can_splice(response) else Body.TAKE
+
+    def _is_small(self, response: Response) -> bool:
+        return (
+            self._sink is None
+            and response.status == 200
+            and self._expect is not None  # then it is Content-Length, and libcurl delivers no byte more
+            and self._expect <= MOST_BYTES
+            and self._checksum is None
+        )
 
     def _check_strict(self, size: int | None, response: Response, ruling: Ruling) -> None:
         if size is None:
@@ -239,7 +268,12 @@ class Download(HttpFetch):
 
     def on_data(self, data: bytes) -> None:
         """See `engine.Handler`."""
-        if self._decoder is None:
+        if self._small is not None and self._loop.now < self._small_until:
+            assert self._expect is not None
+            self._small.append(data)
+            self._position += len(data)
+            self._expect -= len(data)
+        elif self._decoder is None:
             self._store(data)
         else:
             try:
@@ -250,13 +284,14 @@ class Download(HttpFetch):
         self.count(len(data), self._position)
 
     def _store(self, data: bytes) -> None:
+        sink = self.sink
         if self._expect is not None:
             self._expect -= len(data)
             if self._expect < 0:
                 raise TransferError(invalid_answer(self._url, "it sent more bytes than it had said"))
         if self._checksum is not None:
             self._checksum.feed(self._position, data)
-        self.sink.write(self._position, data)
+        sink.write(self._position, data)
         self._position += len(data)
 
     def _bad_coding(self, error: CodingError) -> Failure:
@@ -346,7 +381,33 @@ class Download(HttpFetch):
         self._complete()
 
     def _complete(self) -> None:
+        if self._small is not None:
+            self._complete_small(self._small)
+            return
         self.complete(self._position, self._last_modified, self._checksum)
+
+    def _complete_small(self, chunks: list[bytes]) -> None:
+        self._small = None
+        self.hand_on_network()
+        run = self.run
+        try:
+            fd, directory = write_small(
+                run.directories,
+                self.spec.temporary_name,
+                chunks,
+                umask=run.settings.umask,
+                modified_epoch_s=date_to_epoch_s(self._last_modified),
+            )
+        except OSError as error:
+            self.fail(local_failure(error, self.spec.temporary_name))
+            return
+        run.tools.syncer.finish(fd, directory, self._on_small_synced, is_known_here=False)
+
+    def _on_small_synced(self, error: OSError | None) -> None:
+        if error is None:
+            self.on_done(self._position)
+        else:
+            self.fail(local_failure(error, self.spec.temporary_name))
 
     def report_dropped(self, reason: str) -> None:
         """See `HttpFetch`."""

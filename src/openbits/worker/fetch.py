@@ -139,7 +139,6 @@ class HttpFetch(ABC):
         self._redirects = 0
         self._follow_up: Callable[[], None] | None = None
         self._request: Request | None = None
-        self._is_fresh_retry = False
         self._attempt_bytes = 0
         self._furthest = 0
         # Most files never see a break: their patience is made when they do.
@@ -147,15 +146,29 @@ class HttpFetch(ABC):
         self._progress_at: float | None = self._loop.now if run.has_progressed else None
         self._pause: Timer | None = None
         self._finishing: Finishing | None = None
-        self.sink = Sink(
-            self._loop,
-            run.tools.syncer,
-            run.directories,
-            spec.temporary_name,
-            run.sink_settings,
-            lambda durable: run.on_durable(spec.index, durable),
-            self._on_disk_failed,
-        )
+        self._sink: Sink | None = None
+
+    @property
+    def sink(self) -> Sink:
+        """The temporary file; made when it is first needed, which for many small files is never."""
+        if self._sink is None:
+            run, index = self.run, self.spec.index
+            self._sink = Sink(
+                self._loop,
+                run.tools.syncer,
+                run.directories,
+                self.spec.temporary_name,
+                run.sink_settings,
+                lambda durable: run.on_durable(index, durable),
+                self._on_disk_failed,
+            )
+        return self._sink
+
+    def _close_sink(self, done: Callable[[OSError | None], None]) -> None:
+        if self._sink is None:
+            self._loop.post(lambda: done(None))
+        else:
+            self._sink.close(done)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.spec.index} {self._phase.value} {self._url!r}>"
@@ -322,7 +335,7 @@ class HttpFetch(ABC):
         self.on_end(stalled(self._url, self.run.settings.stall_timeout_s))
 
     def _on_disk_failed(self, error: OSError) -> None:
-        self.fail(local_failure(error, self.sink.path))
+        self.fail(local_failure(error, self.spec.temporary_name))
 
     def fail(self, failure: Failure) -> None:
         """Give up; what was received stays."""
@@ -331,30 +344,34 @@ class HttpFetch(ABC):
         self._phase = Phase.CLOSED
         self.leave_network()
         self.run.on_failed(self, failure)
-        self.sink.close(lambda _error: self.run.on_closed(self))
+        self._close_sink(lambda _error: self.run.on_closed(self))
 
     def complete(self, total: int, last_modified: str | None, checksum: Checksum | None) -> None:
         """Every byte has been received."""
-        self._phase = Phase.FINISHING
         self._finishing = Finishing(
             spec=self.spec,
             sink=self.sink,
             reader=self.run.tools.reader,
             checksum=checksum,
-            on_done=self._on_done,
+            on_done=self.on_done,
             on_failed=self._on_finish_failed,
             on_cancelled=self._on_finish_cancelled,
         )
-        # First the next request goes out, then this file is written: the server works meanwhile.
+        self.hand_on_network()
+        self._finishing.start(total, last_modified)
+
+    def hand_on_network(self) -> None:
+        """First the next request goes out, then this file is written: the server works meanwhile."""
+        self._phase = Phase.FINISHING
         self.leave_network()
         self.run.on_network_done(self)
-        self._finishing.start(total, last_modified)
 
     @abstractmethod
     def report_dropped(self, reason: str) -> None:
         """Tell that the file begins again at its first byte, and with no validator."""
 
-    def _on_done(self, size: int) -> None:
+    def on_done(self, size: int) -> None:
+        """The file is whole and durable."""
         self._phase = Phase.CLOSED
         self.run.on_done(self, size)
 
@@ -376,9 +393,9 @@ class HttpFetch(ABC):
         elif self._phase in (Phase.NETWORK, Phase.PAUSING):
             self._phase = Phase.CLOSED
             self.leave_network()
-            self.sink.close(self._on_stopped)
+            self._close_sink(self._on_stopped)
 
     def _on_stopped(self, error: OSError | None) -> None:
         if error is not None:
-            self.run.on_failed(self, local_failure(error, self.sink.path))
+            self.run.on_failed(self, local_failure(error, self.spec.temporary_name))
         self.run.on_closed(self)

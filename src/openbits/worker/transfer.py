@@ -96,6 +96,7 @@ class Transfer:
         self._failure: tuple[Failure, int] | None = None
         self._is_stopping = False
         self._is_ending = False
+        self._is_advancing = False
         self._received: dict[int, int] = {}
         self._report_timer: Timer | None = None
         self._done: list[DoneFile] = []
@@ -126,6 +127,9 @@ class Transfer:
     # --- files on their way ------------------------------------------------------------------
 
     def _advance(self) -> None:
+        if self._is_advancing:
+            return  # a file that ended inside its `start`: the loop that started it goes on
+        self._is_advancing = True
         most = max(1, self.settings.file_concurrency)
         while self._queue and not self._is_stopping and self._failure is None and len(self._lanes) < most:
             spec = self._queue.popleft()
@@ -139,6 +143,7 @@ class Transfer:
             self._lanes[fetch] = lane
             self._open.add(fetch)
             fetch.start()
+        self._is_advancing = False
         if self._has_all and not self._queue and not self._lanes:
             self.tools.syncer.flush()
         self._end_if_over()
