@@ -242,6 +242,13 @@ def test_retry_after_as_a_date(worker: WorkerProcess, origin: Origin, tmp_path: 
     assert (ended.error, ended.retry_after_s) == ("BG_E_HTTP_ERROR_429", 100)
 
 
+def test_sentences_never_show_a_password(worker: WorkerProcess, origin: Origin, tmp_path: Path) -> None:
+    url = origin.url("/status/404").replace("http://", "http://user:secret@")
+    ended = worker.fetch(spec(origin, url, tmp_path))
+    assert ended.error == "BG_E_HTTP_ERROR_404"
+    assert "secret" not in ended.message
+
+
 def test_a_failure_stops_the_whole_transfer(worker: WorkerProcess, origin: Origin, tmp_path: Path) -> None:
     files = [spec(origin, "/gen/1000/1", tmp_path, 0), spec(origin, "/status/404", tmp_path, 1)]
     files.append(spec(origin, "/gen/1000/77", tmp_path, 2))

@@ -88,4 +88,8 @@ def too_large(url: str, limit: int) -> Failure:
 
 
 def _short(url: str) -> str:
+    """The URL for a sentence: not too long, and without the password that it may carry."""
+    scheme, mark, rest = url.partition("://")
+    authority, slash, path = rest.partition("/")
+    url = f"{scheme}{mark}{authority.rpartition('@')[2]}{slash}{path}"
     return url if len(url) <= 200 else url[:199] + "…"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from openbits.core.http import InvalidAnswer, Response
+from openbits.core.http import InvalidAnswer, Response, host_of
 from openbits.core.model import TO_EOF, ByteRange, Validator
 from openbits.core.multipart import MultipartParser, PartBegins, boundary_of
 from openbits.core.ranges import Layout, as_segments, range_header, resolve
@@ -87,7 +87,7 @@ class RangeDownload(HttpFetch):
                 Failure(
                     name=error.name,
                     context=ErrorContext.REMOTE_FILE,
-                    message=f"{self.spec.remote_name[:200]}: {error.message}",
+                    message=f"{host_of(self.spec.remote_name)}: {error.message}",
                     transient=False,
                 )
             ) from None

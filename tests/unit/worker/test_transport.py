@@ -43,5 +43,5 @@ def test_mapping(code: int, text: str, number: int, connected: bool, name: str, 
 def test_every_number_has_a_row_in_the_table() -> None:
     for code in range(1, 110):
         failure = map_error(code, "x", host="h", os_errno=0, is_connected=True, connect_timeout_s=1)
-        assert error_code(failure.name)
+        assert error_code(failure.name).name == failure.name
         assert failure.message
