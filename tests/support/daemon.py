@@ -217,8 +217,9 @@ class Daemon:
 
     @property
     def pid(self) -> int:
-        """The monitor's pid."""
-        return self.process_named("bitsd").pid
+        """The monitor's pid; what starts it becomes it."""
+        assert self.process is not None
+        return self.process.pid
 
     def processes(self) -> list[Process]:
         """All processes of the daemon that live now."""

@@ -8,9 +8,11 @@ deaths it must recover by itself (architecture §2, D15, M8).
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import random
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -174,3 +176,32 @@ def test_fifty_deaths(siege: Siege) -> None:
     assert ended[bystander]["state"] == "SUSPENDED"
     # Also some that had no name of their own yet, because they were just being started.
     assert {death.who for death in siege.deaths} >= {"bitsd", "bitsd-service", "bitsd-zygote", "bitsd-worker"}
+
+
+def has_mail(pid: int) -> bool:
+    """Whether something that a process has not read lies in one of its Unix sockets."""
+    shown = subprocess.run(["ss", "-xpH"], check=True, capture_output=True, text=True, timeout=20).stdout
+    return any(f"pid={pid}," in line and line.split()[2] != "0" for line in shown.splitlines())
+
+
+def test_a_zygote_that_dies_with_an_order_costs_nothing(siege: Siege) -> None:
+    """Its death is a break like a worker's, for a job that starts and for a caller who waits."""
+    daemon, account = siege.daemon, siege.account
+    url = siege.origin.url("large0", rate_bps=RATE_BPS)
+    job = daemon.submit(url, "-o", os.path.join(account.home, "first"), account=account)
+    daemon.wait_state(job, "TRANSFERRING")
+    daemon.bits("suspend", job, account=account, check=True)
+    for call in (("resume", job), ("get", url, "-o", os.path.join(account.home, "second"))):
+        for worker in daemon.workers():
+            os.kill(worker.pid, signal.SIGKILL)
+        wait_until(lambda: not daemon.workers(), "the worker to end")
+        zygote = daemon.process_named("bitsd-zygote")
+        os.kill(zygote.pid, signal.SIGSTOP)
+        with daemon.calling(*call, account=account) as caller:
+            wait_until(functools.partial(has_mail, zygote.pid), "the order to be with the zygote")
+            os.kill(zygote.pid, signal.SIGKILL)
+            assert caller.wait(timeout=60) == 0
+        assert daemon.wait_state(job, "TRANSFERRED", "TRANSIENT_ERROR")["error_count"] == 0
+    daemon.bits("complete", job, account=account, check=True)
+    for name in ("first", "second"):
+        assert sha256_of(os.path.join(account.home, name)) == siege.hashes["large0"]

@@ -312,14 +312,22 @@ class WorkerPool:
                 future = self._spawning.get(request)
                 if future is not None and not future.done():
                     future.set_result(message)
+            case SpawnRefused(request=request, error="E_FAIL", message=text):
+                # Nothing is wrong with the account: the zygote died, or the machine had no process left. That is as
+                # good as a worker that died at once, and those are tried again.
+                log.warning("action=worker-not-started reason=%s", text)
+                self._refuse(request, WorkerGone())
             case SpawnRefused(request=request, error=error, message=text):
-                future = self._spawning.get(request)
-                if future is not None and not future.done():
-                    future.set_exception(BitsError(error, text))
+                self._refuse(request, BitsError(error, text))
             case WorkerExited(pid=pid):
                 log.info("action=worker-exited pid=%d", pid)
             case _:
                 raise AssertionError(f"the monitor sent {message!r}")
+
+    def _refuse(self, request: int, error: Exception) -> None:
+        future = self._spawning.get(request)
+        if future is not None and not future.done():
+            future.set_exception(error)
 
     def _worker_event(self, worker: Worker, reason: str) -> None:
         if worker.is_open:
