@@ -47,6 +47,7 @@ from openbits.service import runtime as runtime_module
 from openbits.service.calls import NewFile, NewJob
 from openbits.service.configuration import Configuration
 from openbits.service.runtime import Runtime
+from openbits.store.interface import JobStore
 from openbits.store.memory import MemoryDisk, MemoryStore
 from openbits.store.records import OpenReport
 from support import virtual
@@ -193,6 +194,7 @@ class FakeMonitor:
         self.refusal: SpawnRefused | None = None
         self.answers = True
         self.on_worker: Callable[[FakeWorker], None] = FakeWorker.be_ready
+        self.make_worker: Callable[[socket.socket, Identity, int], FakeWorker] = FakeWorker
         self._channel = Channel(sock, outgoing=MONITOR_TO_SERVICE, incoming=SERVICE_TO_MONITOR)
         self._pids = itertools.count(100)
         self._loop = asyncio.get_running_loop()
@@ -229,7 +231,7 @@ class FakeMonitor:
                 )
             return
         identity = Identity(uid=message.uid, gid=message.gid, groups=message.groups)
-        worker = FakeWorker(socket.socket(fileno=descriptor), identity, next(self._pids))
+        worker = self.make_worker(socket.socket(fileno=descriptor), identity, next(self._pids))
         self.workers.append(worker)
         self._channel.send(
             WorkerSpawned(
@@ -249,9 +251,8 @@ class FakeMonitor:
 class Service:
     """A running service and everything around it."""
 
-    def __init__(self, disk: MemoryDisk, state_directory: str, configuration: Configuration) -> None:
-        self.disk = disk
-        self.store = MemoryStore(disk)
+    def __init__(self, store: JobStore, state_directory: str, configuration: Configuration) -> None:
+        self._store = store
         ours, theirs = Channel.pair()
         self.gave_up: list[str] = []
         self.monitor = FakeMonitor(theirs)
@@ -259,7 +260,7 @@ class Service:
             "SteadyClock": Clock,
             "NetworkWatcher": FakeNetwork,
             "ThreadPoolExecutor": lambda *_args, **_more: InlineExecutor(),
-            "_open_store": lambda _directory: (self.store, OpenReport()),
+            "_open_store": lambda _directory: (store, OpenReport()),
         }
         with mock.patch.multiple(runtime_module, **replaced):
             self.runtime = Runtime(
@@ -274,6 +275,17 @@ class Service:
         self.manager = self.runtime.manager
         # The test must not end with the service.
         self.runtime.pool._monitor._on_closed = lambda _reason: None
+
+    @property
+    def store(self) -> MemoryStore:
+        """The store, of a service whose store is in memory."""
+        assert isinstance(self._store, MemoryStore)
+        return self._store
+
+    @property
+    def disk(self) -> MemoryDisk:
+        """What outlives the service."""
+        return self.store.disk
 
     @property
     def worker(self) -> FakeWorker:
@@ -321,7 +333,7 @@ async def running(
     disk: MemoryDisk | None = None, configuration: Configuration | None = None, state_directory: str = "/nowhere"
 ) -> AsyncIterator[Service]:
     """A service for the length of a `with` block; it must not have given up."""
-    service = Service(disk or MemoryDisk(), state_directory, configuration or Configuration())
+    service = Service(MemoryStore(disk), state_directory, configuration or Configuration())
     try:
         await service.runtime.start()
         await virtual.rest()

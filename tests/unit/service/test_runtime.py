@@ -14,7 +14,7 @@ from openbits.frames.worker import SERVICE_TO_WORKER, StartTransfer, StopTransfe
 from openbits.service.calls import NewFile, NewJob
 from openbits.service.configuration import Configuration, Retention, Scheduler, Timeouts
 from openbits.service.records import EventRecord, ProgressReport
-from openbits.store.memory import MemoryDisk
+from openbits.store.memory import MemoryDisk, MemoryStore
 from support import virtual
 from support.jobs import a_file, a_job, fetched, job_in, with_priority
 from support.service import ALICE, ROOT, Service, running
@@ -220,7 +220,7 @@ def test_a_start_without_a_network_starts_nothing() -> None:
     job = job_in(JobState.QUEUED)
 
     async def main() -> None:
-        service = Service(on_disk(job), "/nowhere", Configuration())
+        service = Service(MemoryStore(on_disk(job)), "/nowhere", Configuration())
         service.network.has_network = False
         await service.runtime.start()
         await virtual.rest()

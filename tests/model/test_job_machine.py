@@ -1,0 +1,538 @@
+"""The whole service against a model: calls, workers, conditions, timers, and a crash at any effect (M8).
+
+Hypothesis plays with a machine on which everything between the calls of BITS and the workers is the
+real program.  Crashes come a chosen number of steps after a call, or inside a transaction.  Whatever
+happened: no job is lost, nothing that the store counts is missing on the disk, what is finished or
+final stays so, and in the end every job that should comes to its end with every byte of one version.
+"""
+
+import asyncio
+import dataclasses
+import shutil
+import tempfile
+from collections.abc import Coroutine
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+
+from openbits.api.render import error_of
+from openbits.core.model import Closing, File, Job, JobState, JobType, Priority
+from openbits.errors import BitsError
+from openbits.service.calls import NewFile, NewJob
+from openbits.service.configuration import Configuration, Scheduler, Timeouts
+from openbits.store.errors import StoreFull
+from openbits.store.interface import JobStore
+from openbits.store.memory import MemoryDisk, MemoryStore
+from openbits.store.records import Batch, Loaded, StoredEvent
+from openbits.store.store import Store
+from support import virtual
+from support.service import ALICE, Service
+from support.virtual import VirtualLoop
+from support.world import DiskWorker, Machine
+
+CONFIGURATION = Configuration(
+    scheduler=Scheduler(time_slice_s=30, max_foreground_jobs=2),
+    timeouts=Timeouts(job_inactivity_s=2**30, max_download_time_s=2**30),
+)
+ACCEPTABLE = frozenset(
+    {"BG_E_INVALID_STATE", "BG_E_EMPTY", "E_PENDING", "ERROR_DISK_FULL", "ERROR_FILE_NOT_FOUND", "E_FAIL"}
+)
+WAITING = (JobState.QUEUED, JobState.CONNECTING, JobState.TRANSFERRING, JobState.TRANSIENT_ERROR)
+
+
+class PowerCut(BaseException):
+    """The machine stops here."""
+
+
+class CuttableStore:
+    """A store in which the machine can stop before or after a transaction has reached the disk."""
+
+    def __init__(self, inner: JobStore) -> None:
+        self.inner = inner
+        self.cut = ""
+        self.full = 0
+
+    def load(self) -> Loaded:
+        """See JobStore."""
+        return self.inner.load()
+
+    def commit(self, batch: Batch) -> None:
+        """See JobStore."""
+        if self.full > 0:
+            self.full -= 1
+            raise StoreFull("no room")
+        if self.cut == "before":
+            raise PowerCut
+        self.inner.commit(batch)
+        if self.cut == "after":
+            raise PowerCut
+
+    def events_after(
+        self, event_id: int, *, limit: int, job_id: str | None = None, owner_uid: int | None = None
+    ) -> list[StoredEvent]:
+        """See JobStore."""
+        return self.inner.events_after(event_id, limit=limit, job_id=job_id, owner_uid=owner_uid)
+
+    def close(self) -> None:
+        """See JobStore."""
+        self.inner.close()
+
+
+class JobMachine(RuleBasedStateMachine):
+    """See the module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = VirtualLoop()
+        self.machine = Machine()
+        self.known: dict[str, Job] = {}
+        """Every job that a caller was told of, as it last was."""
+        self.store = CuttableStore(self.open_store())
+        self.forgiven: set[tuple[str, int]] = set()
+        """Files that were declared invalid: they may be unfinished again."""
+        self.calls: set[asyncio.Task[Any]] = set()
+        self.errors: list[BaseException] = []
+        self.numbers = 0
+        self.start()
+
+    # --- the stores, by subclass --------------------------------------------------------------------
+
+    def open_store(self) -> JobStore:
+        """Open what outlived the last service."""
+        raise NotImplementedError
+
+    def read_store(self) -> Loaded:
+        """What is on the disk now."""
+        return self.store.inner.load()
+
+    # --- running --------------------------------------------------------------------------------------
+
+    def do(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Run in the loop of this machine."""
+        return self.loop.run_until_complete(work)
+
+    def start(self) -> None:
+        """Start the service."""
+
+        async def begin() -> None:
+            self.service = Service(self.store, "/nowhere", CONFIGURATION)
+            self.service.monitor.make_worker = lambda sock, identity, pid: DiskWorker(
+                sock, identity, pid, machine=self.machine
+            )
+            await self.service.runtime.start()
+            await virtual.rest()
+
+        self.do(begin())
+
+    def call(self, work: Coroutine[Any, Any, Any], steps: int | None = None) -> None:
+        """Make a call and let everything happen, or only the first so many steps of it."""
+
+        async def perform() -> None:
+            try:
+                await work
+            except BitsError as error:
+                if error.name not in ACCEPTABLE:
+                    self.errors.append(error)
+            except Exception as error:  # noqa: BLE001 - kept for the check
+                self.errors.append(error)
+
+        async def begin() -> None:
+            task = asyncio.ensure_future(perform())
+            self.calls.add(task)
+            task.add_done_callback(self.calls.discard)
+            if steps is None:
+                await virtual.rest()
+            for _ in range(steps or 0):
+                await asyncio.sleep(0)
+
+        self.do(begin())
+
+    def workers(self) -> list[DiskWorker]:
+        """The workers that live."""
+        return [worker for worker in self.service.monitor.workers if isinstance(worker, DiskWorker) and worker.is_alive]
+
+    def jobs(self) -> dict[str, Job]:
+        """The jobs as they are written down."""
+        return dict(self.service.runtime.ledger.jobs)
+
+    def some_job(self, pick: int) -> str:
+        """One of the jobs."""
+        return sorted(self.jobs())[pick % len(self.jobs())]
+
+    # --- calls --------------------------------------------------------------------------------------------
+
+    @initialize()
+    def first_job(self) -> None:
+        """There is always a job to play with."""
+        self.create(files=2, resume=True, priority=Priority.NORMAL)
+
+    @rule(files=st.integers(0, 3), resume=st.booleans(), priority=st.sampled_from(Priority))
+    def create(self, files: int, resume: bool, priority: Priority) -> None:
+        """CreateJob."""
+        if len(self.jobs()) < 5:
+            new = NewJob(
+                name="j",
+                type=JobType.DOWNLOAD,
+                settings={"priority": priority.name, "minimum_retry_delay": 60},
+                files=self.new_files(files),
+                resume=resume and files > 0,
+            )
+            self.call(self.remember(self.service.manager.create_jobs(ALICE, [new])))
+
+    def new_files(self, count: int) -> list[NewFile]:
+        """Files that nobody else has."""
+        self.numbers += count
+        numbers = range(self.numbers - count, self.numbers)
+        return [
+            NewFile(remote_name=f"http://origin.example/{number}", local_name=f"/home/alice/{number}")
+            for number in numbers
+        ]
+
+    async def remember(self, creating: Coroutine[Any, Any, list[Job]]) -> None:
+        """A job that was told of must never be lost."""
+        for job in await creating:
+            self.known[job.id] = job
+
+    @rule(pick=st.integers(0), verb=st.sampled_from(["resume", "suspend", "complete", "cancel"]))
+    def verb(self, pick: int, verb: str) -> None:
+        """Resume, Suspend, Complete or Cancel; not so often the last two."""
+        self.call(getattr(self.service.manager, verb)(ALICE, self.some_job(pick)))
+
+    @rule(pick=st.integers(0))
+    def resume(self, pick: int) -> None:
+        """Resume."""
+        self.call(self.service.manager.resume(ALICE, self.some_job(pick)))
+
+    @rule(pick=st.integers(0))
+    def add_file(self, pick: int) -> None:
+        """AddFile."""
+        self.call(self.service.manager.add_files(ALICE, self.some_job(pick), self.new_files(1)))
+
+    @rule(pick=st.integers(0), priority=st.sampled_from(Priority))
+    def set_priority(self, pick: int, priority: Priority) -> None:
+        """SetPriority."""
+        self.call(self.service.manager.change_settings(ALICE, self.some_job(pick), {"priority": priority.name}))
+
+    @rule(pick=st.integers(0))
+    def rename_remote(self, pick: int) -> None:
+        """SetRemoteName, of the first file."""
+        job_id = self.some_job(pick)
+        if self.jobs()[job_id].files:
+            self.numbers += 1
+            name = f"http://mirror.example/{self.numbers}"
+            self.call(self.service.manager.set_remote_name(ALICE, job_id, 0, name))
+
+    @rule(pick=st.integers(0))
+    def invalidate(self, pick: int) -> None:
+        """SetValidationState(FALSE), of the first file."""
+        job_id = self.some_job(pick)
+        if self.jobs()[job_id].files:
+            self.forgiven.add((job_id, 0))
+            self.call(self.service.manager.set_validation_state(ALICE, job_id, 0, valid=False))
+
+    # --- workers and servers ---------------------------------------------------------------------------------
+
+    @rule(amount=st.sampled_from([1, 30, 200]), times=st.integers(1, 6))
+    def transfer(self, amount: int, times: int) -> None:
+        """Bytes come in."""
+        self.work(lambda worker: worker.step(amount), times)
+
+    def work(self, act: Any, times: int = 1) -> None:
+        """Let every worker do something."""
+
+        async def doing() -> None:
+            for _ in range(times):
+                for worker in self.workers():
+                    act(worker)
+                await virtual.rest()
+
+        self.do(doing())
+
+    @rule()
+    def checkpoint(self) -> None:
+        """Bytes become durable."""
+        self.work(DiskWorker.checkpoint)
+
+    @rule(transient=st.booleans())
+    def fail(self, transient: bool) -> None:
+        """The server hangs up, or is rude."""
+        name = "BG_E_CONNECTION_CLOSED" if transient else "BG_E_HTTP_ERROR_404"
+        self.work(lambda worker: worker.fail(name, transient=transient))
+
+    @rule()
+    def worker_dies(self) -> None:
+        """SIGKILL for a worker."""
+        self.work(DiskWorker.die)
+
+    @rule(is_slow=st.booleans())
+    def pace(self, is_slow: bool) -> None:
+        """Workers do nothing about orders for a while, or catch up."""
+
+        def change(worker: DiskWorker) -> None:
+            if is_slow:
+                worker.is_slow = True
+            else:
+                worker.catch_up()
+
+        self.work(change)
+
+    @rule()
+    def remote_files_change(self) -> None:
+        """The server has new versions; old ones do not come back."""
+        for name in list(self.machine.versions):
+            self.machine.versions[name] += 1
+
+    # --- conditions and time -----------------------------------------------------------------------------------
+
+    @rule()
+    def network(self) -> None:
+        """The network goes or comes."""
+
+        async def change() -> None:
+            self.service.network.change(not self.service.network.has_network)
+            await virtual.rest()
+
+        self.do(change())
+
+    @rule(seconds=st.sampled_from([1, 31, 61, 700]))
+    def wait(self, seconds: int) -> None:
+        """Time passes."""
+        self.do(asyncio.sleep(seconds))
+
+    @rule(times=st.integers(1, 3))
+    def store_full(self, times: int) -> None:
+        """The store's disk is full for some transactions."""
+        self.store.full = times
+
+    @rule(limit=st.integers(1, 2))
+    def reload(self, limit: int) -> None:
+        """SIGHUP with other limits."""
+
+        async def change() -> None:
+            scheduler = dataclasses.replace(CONFIGURATION.scheduler, max_background_jobs=limit)
+            self.service.runtime.reload(dataclasses.replace(CONFIGURATION, scheduler=scheduler))
+            await virtual.rest()
+
+        self.do(change())
+
+    # --- crashes -------------------------------------------------------------------------------------------------
+
+    @rule(
+        pick=st.integers(0),
+        verb=st.sampled_from(["resume", "suspend", "complete", "cancel", "step", "checkpoint"]),
+        steps=st.integers(0, 15),
+        cut=st.sampled_from(["", "", "before", "after"]),
+        power=st.booleans(),
+    )
+    def crash(self, pick: int, verb: str, steps: int, cut: str, power: bool) -> None:
+        """Something begins, and so many steps later, or in its first transaction, the machine stops."""
+        self.store.cut = cut
+        if verb in ("step", "checkpoint"):
+
+            async def some_steps() -> None:
+                for worker in self.workers():
+                    if verb == "step":
+                        worker.step(200)
+                    else:
+                        worker.checkpoint()
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+
+            self.do(some_steps())
+        else:
+            self.call(getattr(self.service.manager, verb)(ALICE, self.some_job(pick)), steps)
+        self.end_service()
+        if power:
+            self.machine.power_cut()
+        self.check_disk()
+        self.start()
+
+    def end_service(self) -> None:
+        """Every process is gone; what was under way is lost."""
+
+        async def ending() -> None:
+            for task in tuple(self.calls):
+                task.cancel()
+            await self.service.crash()
+            await virtual.rest()
+
+        self.do(ending())
+        self.store.close()
+        self.store = CuttableStore(self.open_store())
+
+    # --- what must hold --------------------------------------------------------------------------------------------
+
+    def check_disk(self) -> None:
+        """What the store says of a file is there, after any crash."""
+        for job in self.read_store().jobs:
+            for index, file in enumerate(job.files):
+                if not job.state.is_final and job.closing is None:
+                    self.check_file(file, f"{job.id} {index}")
+
+    def check_file(self, file: File, where: str) -> None:
+        """Durable data before durable progress."""
+        name = file.local_name if file.completed else file.temporary_name
+        found = self.machine.files.get(name)
+        content = found.durable if found is not None else ""
+        if file.transferred:
+            assert len(content) == file.bytes_total, where
+            assert len(set(content)) == 1, where
+        elif file.validator.etag == f'"{self.machine.version(file.remote_name)}"':
+            # A server that has a newer version makes the file start anew, however much of it is there.
+            assert len(content) >= file.bytes_transferred, where
+            assert len(set(content[: file.bytes_transferred])) <= 1, where
+
+    @invariant()
+    def nothing_went_wrong(self) -> None:
+        """No call raised what it may not, and no part of the service died."""
+        assert self.errors == []
+        assert self.service.gave_up == []
+
+    @invariant()
+    def no_job_is_lost_and_what_is_final_or_finished_stays_so(self) -> None:
+        """What was true of a job before."""
+        jobs = self.jobs()
+        for job_id, before in list(self.known.items()):
+            assert job_id in jobs, "a job is lost"
+            job = jobs[job_id]
+            if before.state.is_final:
+                assert job.state is before.state
+            assert job.error_count >= before.error_count, "J21: never reset"
+            assert job.run >= before.run
+            for index, (old, new) in enumerate(zip(before.files, job.files, strict=False)):
+                if old.transferred and (job_id, index) not in self.forgiven:
+                    assert new.transferred, "a finished file is unfinished again"
+                    assert new.bytes_transferred == old.bytes_transferred
+            self.known[job_id] = job
+
+    @invariant()
+    def what_is_in_memory_is_on_the_disk(self) -> None:
+        """The rule of the ledger."""
+        loaded = self.read_store()
+        assert {job.id: job for job in loaded.jobs} == self.jobs()
+        pending = {effect.job_id: effect.kind for effect in loaded.effects}
+        assert pending == {job.id: job.closing.value for job in loaded.jobs if job.closing is not None}
+
+    @invariant()
+    def states_and_values_agree(self) -> None:
+        """What a state entails."""
+        for job in self.jobs().values():
+            assert (job.active_since is not None) == job.state.is_active
+            assert (job.closing is Closing.CANCEL) <= (job.state is JobState.CANCELLED)
+            assert (job.closing is Closing.COMPLETE) <= (job.state in (JobState.SUSPENDED, JobState.TRANSFERRED))
+            assert (job.retry_at is not None) <= (job.state is JobState.TRANSIENT_ERROR)
+            if job.state in (JobState.ERROR, JobState.TRANSIENT_ERROR):
+                assert error_of(job) is not None, "J12"
+            if job.state in (JobState.TRANSFERRING, JobState.TRANSFERRED, JobState.SUSPENDED):
+                assert error_of(job) is None, "J12"
+            if job.state is JobState.ACKNOWLEDGED:
+                assert (job.result == "S_OK") == (bool(job.files) and all(file.completed for file in job.files))
+            for file in job.files:
+                assert not (file.completed and not file.transferred)
+                assert file.bytes_total is None or file.bytes_transferred <= file.bytes_total
+                assert not file.transferred or file.bytes_transferred == file.bytes_total
+
+    @invariant()
+    def slots_are_not_exceeded(self) -> None:
+        """Q1."""
+        active = [job.settings.priority for job in self.jobs().values() if job.state.is_active]
+        background = [priority for priority in active if priority is not Priority.FOREGROUND]
+        if self.store.full == 0 and self.service.runtime.ledger.is_quiet:
+            assert len(background) <= self.service.runtime.configuration.scheduler.max_background_jobs
+
+    def teardown(self) -> None:
+        """When all goes well from now on, everything comes to its end."""
+        try:
+            if not self.errors and not self.service.gave_up:
+                self.come_to_an_end()
+        finally:
+            self.end_service()
+            self.store.close()
+            self.loop.close()
+
+    def come_to_an_end(self) -> None:
+        """Network, room on the disk, workers that work: every job that may run ends, with every byte of one version."""
+        self.store.full = 0
+        if not self.service.network.has_network:
+            self.network()
+        for _ in range(60):
+            self.pace(is_slow=False)
+            self.transfer(amount=200, times=8)
+            self.do(asyncio.sleep(40))
+        for job in self.jobs().values():
+            assert job.closing is None, "an end that was begun never came"
+            assert job.state not in WAITING, f"{job.state.name} for ever"
+            if job.state is JobState.TRANSFERRED and job.has_work:
+                self.call(self.service.manager.resume(ALICE, job.id))
+        assert self.read_store().effects == []
+        assert self.calls == set(), "a call was never answered"
+        for job in list(self.jobs().values()):
+            if not job.state.is_final:
+                self.call(self.service.manager.complete(ALICE, job.id))
+        self.do(asyncio.sleep(1))
+        self.no_job_is_lost_and_what_is_final_or_finished_stays_so()
+        for job in self.jobs().values():
+            assert job.state.is_final
+            for file in job.files:
+                assert file.temporary_name not in self.machine.files, "nothing is left behind"
+                if file.completed:
+                    content = self.machine.files[file.local_name].durable
+                    assert len(content) == file.bytes_total
+                    assert len(set(content)) == 1, "bytes of two versions in one file"
+        self.nothing_went_wrong()
+
+
+class MemoryMachine(JobMachine):
+    """Against the store in memory."""
+
+    disk: MemoryDisk
+
+    def open_store(self) -> JobStore:
+        if not hasattr(self, "disk"):
+            self.disk = MemoryDisk()
+        return MemoryStore(self.disk)
+
+
+class SqliteMachine(JobMachine):
+    """Against the real store."""
+
+    directory: str
+
+    def open_store(self) -> JobStore:
+        if not hasattr(self, "directory"):
+            self.directory = tempfile.mkdtemp(prefix="obt-")
+        store, report = Store.open(self.directory)
+        assert report.set_aside is None, report.reason
+        return store
+
+    def teardown(self) -> None:
+        try:
+            super().teardown()
+        finally:
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def test_no_crash_loses_anything() -> None:
+    run_state_machine_as_test(
+        MemoryMachine,
+        settings=settings(
+            max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+        ),
+    )
+
+
+def test_no_crash_loses_anything_with_the_real_store() -> None:
+    run_state_machine_as_test(
+        SqliteMachine,
+        settings=settings(
+            max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+        ),
+    )
