@@ -25,9 +25,9 @@ def describe() -> dict[str, str]:
         "Memory": f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / _GIB:.0f} GiB",
         "System": f"{_distribution()}, Linux {platform.release()}",
         "Python": f"{platform.python_version()}, SQLite {sqlite3.sqlite_version}",
-        "Engine": _version_of([sys.executable, "-c", "import pycurl; print(pycurl.version)"], r".*"),
+        "Engine": _version_of([sys.executable, "-c", "import pycurl; print(pycurl.version)"], r"(?:\S+ ?){1,3}"),
         "nginx": _version_of(["sh", "-c", "nginx -v 2>&1"], r"nginx/(\S+)"),
-        "curl": _version_of(["curl", "--version"], r"curl (\S+ .*)"),
+        "curl": _version_of(["curl", "--version"], r"curl (\S+ \S+ \S+ \S+)"),
         "aria2": _version_of(["aria2c", "--version"], r"aria2 version (\S+)"),
         "wget2": _version_of(["wget2", "--version"], r"GNU Wget2 (\S+)"),
     }

@@ -14,9 +14,9 @@ _HEADINGS: Final = ("", "wall s", "from – to", "CPU s", "RSS MiB", "PSS MiB", 
 _INTRODUCTION: Final = """\
 # Benchmarks
 
-Written by `make bench`; do not edit. Everything stands side by side from one run on one machine: medians of
-interleaved runs after one that does not count, results checked byte by byte. Seconds do not carry over to another
-machine or another day; ratios do.
+Written by `make bench ARGS="--markdown docs/benchmarks.md"`; do not edit. Everything stands side by side from one run
+on one machine: medians of interleaved runs after one that does not count, results checked byte by byte. Seconds do not
+carry over to another machine or another day; ratios do.
 
 *Wall* is the time from the start of the command to its end. *CPU* is user and system time, and *RSS* and *PSS* the peak
 of memory, of **all** processes that take part: for OpenBITS the command, the monitor, the service, the zygote and
@@ -43,14 +43,18 @@ def as_json(machine: Mapping[str, str], results: Sequence[Result]) -> str:
 
 def as_markdown(machine: Mapping[str, str], results: Sequence[Result], skipped: Mapping[str, str]) -> str:
     """Return the page docs/benchmarks.md."""
-    parts = [_INTRODUCTION, *_table([["Machine", ""], *([name, value] for name, value in machine.items())]), ""]
+    parts = [
+        _INTRODUCTION,
+        *_table([["Machine", ""], *([name, value] for name, value in machine.items())], texts=2),
+        "",
+    ]
     parts += ["## Goals", ""]
     rows = [
         [result.key, goal.what, _value(goal), f"{goal.sign} {_number(goal.limit)}", "ok" if goal.is_met else "**miss**"]
         for result in results
         for goal in result.goals
     ]
-    parts += [*_table([["case", "what", "value", "goal", ""], *rows]), ""]
+    parts += [*_table([["case", "what", "value", "goal", ""], *rows], texts=2), ""]
     for result in results:
         parts += [f"## {result.key}", "", f"{result.title}.", *result.remarks, ""]
         if result.lines:
@@ -118,7 +122,8 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+def _table(rows: Sequence[Sequence[str]], *, texts: int = 1) -> list[str]:
+    """Return a table whose first columns are texts, and the others numbers."""
     head, *body = rows
-    rule = ["---", *("---:" for _ in head[1:])]
+    rule = ["---" if column < texts else "---:" for column in range(len(head))]
     return ["| " + " | ".join(row) + " |" for row in (head, rule, *body)]
