@@ -40,16 +40,11 @@ from openbits.core.events import (
     Suspend,
     WorkerLost,
 )
+from openbits.core.failing import NOT_COUNTED, decide_retry, error_of, no_network
 from openbits.core.model import DAY_S, Closing, File, Job, JobError, JobState
 from openbits.core.names import needs_network, public_url
 from openbits.core.states import Trigger, next_state
 from openbits.errors import BitsError, ErrorContext
-
-DISK_IS_FULL = frozenset({"ERROR_DISK_FULL", "ERROR_DISK_QUOTA_EXCEEDED"})
-NOT_COUNTED = (
-    frozenset({"BG_E_NETWORK_DISCONNECTED", "BG_E_DESTINATION_LOCKED", "BG_E_BLOCKED_BY_POLICY"}) | DISK_IS_FULL
-)
-"""Errors that GetErrorCount leaves out (J21); a full disk is looked at too often to be counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -293,7 +288,7 @@ def _network_changed(job: Job, env: Environment) -> Step | None:
         return _enter_queue(job, Trigger.RETRY, env, "the network is back")
     if not (job.state is JobState.QUEUED or job.state.is_active) or not is_blocked_by_network(job, env):
         return None
-    return _failed(job, _no_network(), env)
+    return _failed(job, no_network(), env)
 
 
 def _recover(job: Job, env: Environment) -> Step | None:
@@ -381,7 +376,7 @@ def _run_ended(job: Job, event: RunEnded, env: Environment) -> Step | None:
         return None
     if event.failure is not None:
         if is_blocked_by_network(job, env):
-            return _failed(job, _no_network(), env)
+            return _failed(job, no_network(), env)
         return _failed(job, event.failure, env)
     if not job.has_work:
         return Step(job=_transferred(job, env), entries=(Entry(kind="transferred", text="all files are transferred"),))
@@ -464,7 +459,7 @@ def _enter_queue(job: Job, trigger: Trigger, env: Environment, text: str) -> Ste
         done = Entry(kind="transferred", text="all files are transferred")
         return Step(job=replace(_transferred(job, env), error=None), entries=(entry, done))
     if is_blocked_by_network(job, env):
-        step = _failed(job, _no_network(), env)
+        step = _failed(job, no_network(), env)
         return replace(step, entries=(entry, *step.entries))
     return Step(job=job, entries=(entry,))
 
@@ -475,54 +470,23 @@ def _transferred(job: Job, env: Environment) -> Job:
 
 
 def _failed(job: Job, failure: Failure, env: Environment) -> Step:
-    """Enter ERROR or TRANSIENT_ERROR (S5, S7, S8) and decide when to try again."""
-    settings = job.settings
+    """Enter ERROR or TRANSIENT_ERROR (S5, S7, S8)."""
     since = job.no_progress_since if job.no_progress_since is not None else env.now
-    waits_for_network = failure.name == "BG_E_NETWORK_DISCONNECTED"
-    delay_s: float = settings.minimum_retry_delay
-    if failure.name in DISK_IS_FULL:
-        delay_s = min(delay_s, env.disk_full_retry_s)
-    elif failure.retry_after_s is not None:
-        # No longer than the job would wait at all: a time that far away could not even be shown.
-        delay_s = max(delay_s, min(failure.retry_after_s, settings.no_progress_timeout))
-    transient = failure.transient and settings.no_progress_timeout > 0
-    if transient and not waits_for_network and settings.minimum_retry_delay > settings.no_progress_timeout:
-        transient = False
-    if transient and env.now - since >= settings.no_progress_timeout:
-        transient = False
-    stop = _stop(job)
-    job = _moved(job, Trigger.FAIL_TRANSIENT if transient else Trigger.FAIL, env)
-    file = job.files[failure.index] if failure.index is not None else None
-    error = JobError(
-        name=failure.name,
-        context=failure.context,
-        message=failure.message,
-        file_index=failure.index,
-        protocol=_protocol(file.remote_name) if file else None,
+    retry = decide_retry(
+        job.settings, failure, now=env.now, no_progress_since=since, disk_full_retry_s=env.disk_full_retry_s
     )
+    stop = _stop(job)
+    job = _moved(job, Trigger.FAIL_TRANSIENT if retry.is_transient else Trigger.FAIL, env)
     job = replace(
         job,
-        error=error,
+        error=error_of(failure, job.files),
         error_count=job.error_count + (0 if failure.name in NOT_COUNTED else 1),
-        retry_at=env.now + delay_s if transient and not waits_for_network else None,
+        retry_at=retry.at,
         no_progress_since=since,
     )
-    kind = "transient error" if transient else "error"
+    kind = "transient error" if retry.is_transient else "error"
     entry = Entry(kind=kind, text=f"{failure.name}: {failure.message}")
     return Step(job=job, effects=stop, entries=(entry,))
-
-
-def _no_network() -> Failure:
-    return Failure(
-        name="BG_E_NETWORK_DISCONNECTED",
-        context=ErrorContext.GENERAL_TRANSPORT,
-        message="there is no network: the job goes on when there is one",
-        transient=True,
-    )
-
-
-def _protocol(remote_name: str) -> str:
-    return "file" if remote_name.lower().startswith("file:") else "http"
 
 
 def _progressed(job: Job, env: Environment) -> Job:
