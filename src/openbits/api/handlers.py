@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
@@ -21,6 +23,15 @@ from openbits.version import __version__
 CALLER: web.RequestKey[Caller] = web.RequestKey("caller", Caller)
 HEARTBEAT_S = 15.0
 EVENTS_PER_READ = 1000
+LARGE_BODY_BYTES = 256 * 1024
+
+
+@dataclass(slots=True)
+class _Turns:
+    """Who may read a large body."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    wanted: int = 0
 
 
 class Handlers:
@@ -31,10 +42,28 @@ class Handlers:
         self._accounts = accounts
         self._mode = mode
         self._read_timeout_s = read_timeout_s
+        self._large_bodies: dict[int, _Turns] = {}
         self._description: bytes | None = None
 
     async def _body(self, request: web.Request, cls: type[Any]) -> Any:
-        return await requests.read_body(request, cls, timeout_s=self._read_timeout_s)
+        size = request.content_length
+        if size is not None and size <= LARGE_BODY_BYTES:
+            return await requests.read_body(request, cls, timeout_s=self._read_timeout_s)
+        async with self._turn(request[CALLER].identity.uid):
+            return await requests.read_body(request, cls, timeout_s=self._read_timeout_s)
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, uid: int) -> AsyncIterator[None]:
+        """Large bodies of an account, one after the other: many connections must not fill the memory with them."""
+        turns = self._large_bodies.setdefault(uid, _Turns())
+        turns.wanted += 1
+        try:
+            async with turns.lock:
+                yield
+        finally:
+            turns.wanted -= 1
+            if not turns.wanted:
+                del self._large_bodies[uid]
 
     # --- the service ----------------------------------------------------------------------------------
 

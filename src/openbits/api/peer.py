@@ -32,6 +32,12 @@ class PeerSocket(Protocol):
         """socket.getsockopt with a buffer."""
 
 
+def read_uid(sock: PeerSocket) -> int:
+    """Return the uid of the other end of a Unix socket."""
+    _, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    return int(uid) & 0xFFFF_FFFF
+
+
 def read_identity(sock: PeerSocket) -> tuple[Identity, int]:
     """Return the identity and pid of the other end of a Unix socket. Raises E_ACCESSDENIED."""
     pid, uid, gid = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))

@@ -22,10 +22,29 @@ DEFAULT_PAGE = 500
 
 
 async def read_body(request: web.Request, cls: type[_T], *, timeout_s: float) -> _T:
-    """Return the body as `cls`. Raises E_INVALIDARG, and TimeoutError for a body that does not come."""
-    async with asyncio.timeout(timeout_s):
-        raw = await request.read()
+    """Return the body as `cls`.
+
+    Raises E_INVALIDARG, HTTPRequestEntityTooLarge, and TimeoutError for a body that does not come.
+    """
+    try:
+        async with asyncio.timeout(timeout_s):
+            raw = await _collect(request)
+    except web.RequestPayloadError:
+        raise BitsError("E_INVALIDARG", "the body of the request cannot be read") from None
     return parse(raw, cls)
+
+
+async def _collect(request: web.Request) -> bytes:
+    # Not request.read(): the request keeps that, and the connection the request, until the next one comes.
+    limit = request.client_max_size
+    if (request.content_length or 0) > limit:
+        raise web.HTTPRequestEntityTooLarge(max_size=limit, actual_size=request.content_length or 0)
+    body = bytearray()
+    while chunk := await request.content.readany():
+        body += chunk
+        if len(body) > limit:
+            raise web.HTTPRequestEntityTooLarge(max_size=limit, actual_size=len(body))
+    return bytes(body)
 
 
 def parse(raw: bytes, cls: type[_T]) -> _T:

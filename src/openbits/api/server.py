@@ -21,7 +21,7 @@ from aiohttp.web_protocol import RequestHandler
 
 from openbits.api import render
 from openbits.api.handlers import CALLER, Handlers
-from openbits.api.peer import Accounts, check_namespace, read_identity
+from openbits.api.peer import Accounts, check_namespace, read_identity, read_uid
 from openbits.api.routes import ROUTES
 from openbits.core.model import Identity
 from openbits.errors import BitsError
@@ -46,6 +46,8 @@ class Connections:
     def __init__(self, limits: Api) -> None:
         self._limits = limits
         self._by_uid: Counter[int] = Counter()
+        self._told: set[int] = set()
+        """Accounts whose refusal stands in the log already: whoever comes again and again must not fill it."""
 
     def __len__(self) -> int:
         return self._by_uid.total()
@@ -53,6 +55,9 @@ class Connections:
     def add(self, uid: int) -> bool:
         """Count a connection; False when the account, or the service, has as many as it may."""
         if self._by_uid[uid] >= self._limits.max_connections_per_account or len(self) >= self._limits.max_connections:
+            if uid not in self._told:
+                self._told.add(uid)
+                log.warning("action=connection-refused uid=%d", uid)
             return False
         self._by_uid[uid] += 1
         return True
@@ -62,45 +67,48 @@ class Connections:
         self._by_uid[uid] -= 1
         if not self._by_uid[uid]:
             del self._by_uid[uid]
+            self._told.discard(uid)
 
 
 class Connection(RequestHandler):
     """One connection: knows its peer, and ends when a request does not arrive in time."""
 
-    __slots__ = ("_connections", "_deadline", "_timeout_s", "peer", "refusal")
+    __slots__ = ("_connections", "_counted", "_deadline", "_is_made", "_timeout_s", "peer", "refusal")
 
     def __init__(self, *args: Any, connections: Connections, timeout_s: float, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._connections = connections
         self._timeout_s = timeout_s
         self._deadline: asyncio.TimerHandle | None = None
+        self._counted: int | None = None
+        self._is_made = False
         self.peer: tuple[Identity, int] | None = None
         self.refusal: BitsError | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Ask the kernel who it is."""
+        sock = transport.get_extra_info("socket")
+        uid = read_uid(sock)
+        if not self._connections.add(uid):
+            transport.close()
+            return
+        self._counted = uid
         try:
-            identity, pid = read_identity(transport.get_extra_info("socket"))
+            identity, pid = read_identity(sock)
+            self.peer = (identity, pid)
+            check_namespace(pid)
         except (BitsError, OSError) as error:
             self.refusal = error if isinstance(error, BitsError) else BitsError("E_ACCESSDENIED")
-        else:
-            if not self._connections.add(identity.uid):
-                log.warning("action=connection-refused uid=%d", identity.uid)
-                transport.close()
-                return
-            self.peer = (identity, pid)
-            try:
-                check_namespace(pid)
-            except BitsError as error:
-                self.refusal = error
+        self._is_made = True
         super().connection_made(transport)
         self.expect_request()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Count it no more."""
         self._drop_deadline()
-        if self.peer is not None:
-            self._connections.remove(self.peer[0].uid)
+        if self._counted is not None:
+            self._connections.remove(self._counted)
+        if self._is_made:
             super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -108,6 +116,21 @@ class Connection(RequestHandler):
         if self._deadline is None and self._current_request is None:
             self.expect_request()
         super().data_received(data)
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = HTTPStatus.INTERNAL_SERVER_ERROR,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what is no request; it is the client's affair and does not stand in the log."""
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR or request.writer.output_size > 0:
+            return super().handle_error(request, status, exc, message)
+        text = " ".join((message or "it cannot be understood").split())[:200]
+        response = _problem(BitsError("E_INVALIDARG", f"that is no HTTP request: {text}"), status)
+        response.force_close()
+        return response
 
     def expect_request(self) -> None:
         """Close the connection unless a whole request head arrives in time."""
@@ -161,6 +184,8 @@ class ApiServer:
                 keepalive_timeout=KEEP_ALIVE_S,
                 max_line_size=MAX_HEADER_BYTES,
                 max_field_size=MAX_HEADER_BYTES,
+                # A compressed body would be a bomb in a small parcel.
+                auto_decompress=False,
             )
 
         self._server = await asyncio.get_running_loop().create_unix_server(make, sock=sock, backlog=1024)
