@@ -26,7 +26,7 @@ _PATH_SCHEMAS: dict[str, dict[str, Any]] = {
 
 def describe() -> dict[str, Any]:
     """Return the description, an OpenAPI 3.1 document."""
-    types = list(dict.fromkeys([wire.Problem, *(t for route in ROUTES for t in (route.answer, route.body) if t)]))
+    types = list(dict.fromkeys([wire.Problem, *(t for route in ROUTES for t in (*_answers(route), route.body) if t)]))
     schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     by_type = dict(zip(types, schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
@@ -45,12 +45,17 @@ def describe() -> dict[str, Any]:
     }
 
 
+def _answers(route: Route) -> tuple[Any, ...]:
+    return route.answer if isinstance(route.answer, tuple) else (route.answer,)
+
+
 def _operation(route: Route, by_type: dict[Any, dict[str, Any]]) -> dict[str, Any]:
     parameters = [
         {"name": name, "in": "path", "required": True, "schema": _PATH_SCHEMAS[name]}
         for name in _PATH_PARAMETER.findall(route.path)
     ]
     parameters += [_query(parameter) for parameter in route.query]
+    answers = [by_type[answer] for answer in _answers(route)]
     operation: dict[str, Any] = {
         "operationId": route.handler,
         "summary": route.text,
@@ -58,7 +63,7 @@ def _operation(route: Route, by_type: dict[Any, dict[str, Any]]) -> dict[str, An
         "responses": {
             str(route.status): {
                 "description": "done",
-                "content": {route.media_type: {"schema": by_type[route.answer]}},
+                "content": {route.media_type: {"schema": answers[0] if len(answers) == 1 else {"anyOf": answers}}},
             },
             "default": {
                 "description": "an error of BITS",

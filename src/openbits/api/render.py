@@ -178,15 +178,15 @@ def event_out(manager: Manager, record: EventRecord) -> wire.EventOut:
     )
 
 
-def progress_out(report: ProgressReport) -> dict[str, Any]:
+def progress_out(report: ProgressReport) -> wire.ProgressOut:
     """Render a progress report."""
-    return {
-        "job_id": report.job_id,
-        "bytes_transferred": report.bytes_transferred,
-        "bytes_total": report.bytes_total,
-        "files_transferred": report.files_transferred,
-        "files_total": report.files_total,
-    }
+    return wire.ProgressOut(
+        job_id=report.job_id,
+        bytes_transferred=report.bytes_transferred,
+        bytes_total=report.bytes_total,
+        files_transferred=report.files_transferred,
+        files_total=report.files_total,
+    )
 
 
 def problem(error: BitsError, status: int | None = None) -> wire.Problem:

@@ -19,7 +19,7 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """One call: `handler` is the name of a method of api.handlers.Handlers."""
+    """One call: `handler` is the name of a method of api.handlers.Handlers; a tuple of answers is one of them."""
 
     method: str
     path: str
@@ -157,7 +157,7 @@ ROUTES: tuple[Route, ...] = (
         path="/v1/events",
         handler="events",
         text="What happens, as server-sent events; `Last-Event-ID` or `after` continues a stream.",
-        answer=wire.EventOut,
+        answer=(wire.EventOut, wire.JobOut, wire.ProgressOut),
         media_type="text/event-stream",
         query=(
             _ALL_USERS,

@@ -319,3 +319,13 @@ class EventOut(Response):
     job_id: str
     text: str
     job: JobOut | None = None
+
+
+class ProgressOut(Response):
+    """What has come in of a job that moves."""
+
+    job_id: str
+    bytes_transferred: int
+    bytes_total: int | None
+    files_transferred: int
+    files_total: int
