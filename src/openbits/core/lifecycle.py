@@ -312,12 +312,14 @@ def _answered(job: Job, answers: tuple[FileAnswered, ...], env: Environment) -> 
         if file.transferred:
             continue
         # Whatever has become of the job meanwhile: bytes that a worker dropped must not count any more.
-        changed[answer.index] = replace(file, bytes_transferred=min(answer.offset, file.bytes_transferred))
+        kept_bytes = min(answer.offset, file.bytes_transferred)
         if not _is_believed(job, file, answer.run):
+            changed[answer.index] = replace(file, bytes_transferred=kept_bytes)
             continue
         changed[answer.index] = replace(
-            changed[answer.index],
+            file,
             bytes_total=answer.bytes_total,
+            bytes_transferred=kept_bytes,
             validator=answer.validator,
             restarts=file.restarts + (1 if answer.restarted else 0),
             resumable=answer.resumable,

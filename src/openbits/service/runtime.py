@@ -36,6 +36,7 @@ from openbits.store.store import OpenReport, Store
 log = logging.getLogger(__name__)
 
 PROGRESS_INTERVAL_S = 0.25
+GROUP_CACHE_S = 1.0
 
 
 class Runtime:
@@ -57,6 +58,7 @@ class Runtime:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._network = NetworkWatcher(asyncio.get_running_loop(), self._network_changed)
         self._hosts = HostsFile()
+        self._administrators: tuple[float, int | None] = (0.0, None)
         self.ledger = Ledger(
             store=self._store,
             writer=self._writer,
@@ -142,6 +144,7 @@ class Runtime:
     def reload(self, configuration: Configuration) -> None:
         """Let a new configuration take effect, for everything that starts from now on."""
         self.configuration = configuration
+        self._administrators = (0.0, None)
         self.conductor.configuration = configuration
         self._take_note(dict(self.ledger.jobs))
 
@@ -164,10 +167,14 @@ class Runtime:
 
     def administrators_gid(self) -> int | None:
         """The group whose members are administrators, or None when there is no such group."""
-        try:
-            return grp.getgrnam(self.configuration.accounts.administrators_group).gr_gid
-        except KeyError:
-            return None
+        now = self.clock.now()
+        if now >= self._administrators[0]:
+            gid = None
+            with contextlib.suppress(KeyError):
+                gid = grp.getgrnam(self.configuration.accounts.administrators_group).gr_gid
+            # Asked with every call, and behind the question there may be a directory server.
+            self._administrators = (now + GROUP_CACHE_S, gid)
+        return self._administrators[1]
 
     def _limits(self) -> Limits:
         scheduler = self.configuration.scheduler

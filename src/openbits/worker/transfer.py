@@ -145,7 +145,8 @@ class Transfer:
             fetch.start()
         self._is_advancing = False
         if self._has_all and not self._queue and not self._lanes:
-            self.tools.syncer.flush()
+            # Once the last file has been handed over too, which its caller is about to do.
+            self.tools.loop.post(self.tools.syncer.flush)
         self._end_if_over()
 
     def _make_lane(self) -> Lane:
