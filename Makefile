@@ -18,9 +18,9 @@ $(INSTALLED): pyproject.toml scripts/bootstrap.sh
 run: $(INSTALLED) ## Download a file in the background, kill the service half-way, see it go on (URL=… OUT=… for your own file)
 	@$(BIN)/python scripts/demo.py $(if $(URL),--url "$(URL)") $(if $(OUT),--out "$(OUT)")
 
-test: $(INSTALLED) ## Run all tests
+test: $(INSTALLED) ## Run all tests (ARGS="tests/unit -q" for some of them)
 	@sh scripts/test-packages.sh
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest --numprocesses 4 --dist loadfile $(ARGS)
 
 check: $(INSTALLED) lint types imports docs test ## Everything that the CI checks
 
