@@ -112,6 +112,7 @@ class Zygote:
             # Nobody hears of a worker that still is root. This waits for our own code, about a
             # millisecond, and ends with the child at the latest.
             if os.read(told, 1):
+                os.read(told, 1)  # the end: the worker has let go of this pipe too, and holds nothing of ours
                 self._channel.send(WorkerForked(request=order.request, pid=pid), (pidfd,))
             else:
                 self._channel.send(ForkFailed(request=order.request, message="it could not give up its rights"))
