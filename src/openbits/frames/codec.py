@@ -1,6 +1,7 @@
 """Frames: one frozen dataclass is one message is one packet; nothing that does not fit its type gets through.
 
-A frame travels as a JSON array `[kind, {field: value}]` of ASCII characters.  Decoding checks every
+A frame travels as a JSON array `[kind, {field: value}]` of ASCII characters, without the fields that
+have their default values.  Decoding checks every
 field against its annotation, so that a peer which is broken, or has been taken over, gets an error
 instead of a surprise.  Types that may stand in a frame: int, float, bool, str, None, tuples and
 unions of these, and other dataclasses registered with `part`.
@@ -36,7 +37,7 @@ class Codec:
 
     def __init__(self) -> None:
         self._kinds: dict[str, type] = {}
-        self._fields: dict[type, dict[str, tuple[_Check, bool]]] = {}
+        self._shapes: dict[type, tuple[dict[str, _Check], frozenset[str]]] = {}
 
     def frame(self, cls: type[_T]) -> type[_T]:
         """Register a dataclass as a frame of this channel."""
@@ -70,28 +71,25 @@ class Codec:
         return self._build(cls, fields)
 
     def _build(self, cls: type, fields: dict[str, Any]) -> object:
-        checks = self._fields.get(cls)
-        if checks is None:
-            checks = self._fields[cls] = self._checks(cls)
-        if not fields.keys() <= checks.keys():
-            raise FrameError(f"{cls.__name__} has unknown fields")
+        shape = self._shapes.get(cls)
+        if shape is None:
+            shape = self._shapes[cls] = self._shape(cls)
+        checks, required = shape
         values = {}
-        for name, (check, required) in checks.items():
-            if name in fields:
-                values[name] = check(fields[name])
-            elif required:
-                raise FrameError(f"{cls.__name__} lacks {name}")
+        for name, value in fields.items():
+            check = checks.get(name)
+            if check is None:
+                raise FrameError(f"{cls.__name__} has unknown fields")
+            values[name] = check(value)
+        if not required <= values.keys():
+            raise FrameError(f"{cls.__name__} lacks {', '.join(sorted(required - values.keys()))}")
         return cls(**values)
 
-    def _checks(self, cls: type) -> dict[str, tuple[_Check, bool]]:
+    def _shape(self, cls: type) -> tuple[dict[str, _Check], frozenset[str]]:
+        """How each field is checked, and which must be there."""
         hints = typing.get_type_hints(cls)
-        return {
-            field.name: (
-                self._check(hints[field.name], f"{cls.__name__}.{field.name}"),
-                field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING,
-            )
-            for field in dataclasses.fields(cls)
-        }
+        checks = {name: self._check(hints[name], f"{cls.__name__}.{name}") for name, _ in _fields(cls)}
+        return checks, frozenset(name for name, default in _fields(cls) if default is _NO_DEFAULT)
 
     def _check(self, hint: Any, where: str) -> _Check:
         if hint is type(None):
@@ -123,9 +121,20 @@ class Codec:
         return check
 
 
+_NO_DEFAULT: Final = object()
 _SIMPLE: Final = frozenset((str, int, bool, float, type(None)))
-_NAMES: Final[dict[type, tuple[str, ...]]] = {}
-"""Field names by dataclass: frames are written by the thousand, and `dataclasses.fields` is slow."""
+_FIELDS: Final[dict[type, tuple[tuple[str, Any], ...]]] = {}
+"""Names and defaults by dataclass: frames are written by the thousand, and `dataclasses.fields` is slow."""
+
+
+def _fields(cls: type) -> tuple[tuple[str, Any], ...]:
+    fields = _FIELDS.get(cls)
+    if fields is None:
+        fields = _FIELDS[cls] = tuple(
+            (field.name, _NO_DEFAULT if field.default is dataclasses.MISSING else field.default)
+            for field in dataclasses.fields(cls)
+        )
+    return fields
 
 
 def _plain(value: Any) -> Any:
@@ -134,12 +143,10 @@ def _plain(value: Any) -> Any:
         return value
     if cls is tuple:
         return [_plain(item) for item in value]
-    names = _NAMES.get(cls)
-    if names is None:
-        if not dataclasses.is_dataclass(value):
-            return value
-        names = _NAMES[cls] = tuple(field.name for field in dataclasses.fields(value))
-    return {name: _plain(getattr(value, name)) for name in names}
+    if cls not in _FIELDS and not dataclasses.is_dataclass(value):
+        return value
+    # What has its default value need not travel: most fields of most files of a job do.
+    return {name: _plain(field) for name, default in _fields(cls) if (field := getattr(value, name)) != default}
 
 
 def _no_constant(name: str) -> Any:

@@ -57,7 +57,7 @@ def test_frames_arrive_in_order(ends: tuple[Channel, Channel]) -> None:
 
 def test_a_frame_of_the_largest_size_arrives(ends: tuple[Channel, Channel]) -> None:
     service, worker = ends
-    room = MAX_FRAME_BYTES - len(WORKER_TO_SERVICE.encode(TransferEnded(transfer=1)))
+    room = MAX_FRAME_BYTES - len(WORKER_TO_SERVICE.encode(TransferEnded(transfer=1, message="x"))) + 1
     message = TransferEnded(transfer=1, message="x" * room)
     worker.send(message)
     assert receive(service) == message

@@ -209,7 +209,7 @@ def test_two_frames_of_a_channel_have_two_names() -> None:
 
 
 def test_a_frame_has_a_largest_size() -> None:
-    room = MAX_FRAME_BYTES - len(CODEC.encode(worker.TransferEnded(transfer=1)))
+    room = MAX_FRAME_BYTES - len(CODEC.encode(worker.TransferEnded(transfer=1, message="x"))) + 1
     fits = worker.TransferEnded(transfer=1, message="x" * room)
     assert len(CODEC.encode(fits)) == MAX_FRAME_BYTES
     with pytest.raises(FrameError, match="too large"):
