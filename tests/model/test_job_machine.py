@@ -306,7 +306,12 @@ class JobMachine(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([1, 31, 61, 700]))
     def wait(self, seconds: int) -> None:
         """Time passes."""
-        self.do(asyncio.sleep(seconds))
+
+        async def waiting() -> None:
+            await asyncio.sleep(seconds)
+            await virtual.rest()
+
+        self.do(waiting())
 
     @rule(times=st.integers(1, 3))
     def store_full(self, times: int) -> None:
@@ -467,7 +472,7 @@ class JobMachine(RuleBasedStateMachine):
         for _ in range(60):
             self.pace(is_slow=False)
             self.transfer(amount=200, times=8)
-            self.do(asyncio.sleep(40))
+            self.wait(seconds=40)
         for job in self.jobs().values():
             assert job.closing is None, "an end that was begun never came"
             assert job.state not in WAITING, f"{job.state.name} for ever"
@@ -478,7 +483,7 @@ class JobMachine(RuleBasedStateMachine):
         for job in list(self.jobs().values()):
             if not job.state.is_final:
                 self.call(self.service.manager.complete(ALICE, job.id))
-        self.do(asyncio.sleep(1))
+        self.wait(seconds=1)
         self.no_job_is_lost_and_what_is_final_or_finished_stays_so()
         for job in self.jobs().values():
             assert job.state.is_final

@@ -16,14 +16,23 @@ class NothingLeft(BaseException):
     """Everybody waits, and nothing can happen any more: the program under test is stuck."""
 
 
+class Interrupted(BaseException):
+    """The loop has taken as many turns as it was to take."""
+
+
 class _Selector(selectors.DefaultSelector):
     """Asks the kernel without waiting; where it should wait, time jumps."""
 
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
+        self.turns = 0
+        self.last_turn: int | None = None
 
     def select(self, timeout: float | None = None) -> Any:
+        if self.turns == self.last_turn:
+            raise Interrupted
+        self.turns += 1
         events = super().select(0)
         if not events and timeout is None:
             raise NothingLeft
@@ -41,6 +50,15 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self._virtual.now
+
+    @property
+    def turns(self) -> int:
+        """How many turns it has taken."""
+        return self._virtual.turns
+
+    def interrupt_after(self, turns: int | None) -> None:
+        """Raise Interrupted when it has taken so many turns in all; None: never."""
+        self._virtual.last_turn = turns
 
     def wall(self) -> float:
         """What the service takes for the time of day."""
@@ -77,6 +95,5 @@ def run(main: Coroutine[Any, Any, _T]) -> _T:
 
 
 async def rest() -> None:
-    """Let everything happen that can happen now, without time passing."""
-    for _ in range(20):
-        await asyncio.sleep(0)
+    """Let everything happen that can happen now; no more than a millionth of a second passes."""
+    await asyncio.sleep(1e-6)
