@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from openbits.core.environment import Environment
 from openbits.core.events import Event, Failure, FileAnswered, Step
-from openbits.core.lifecycle import Environment, apply
+from openbits.core.lifecycle import apply
 from openbits.core.model import (
     AccountKind,
     Closing,

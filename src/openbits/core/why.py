@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import assert_never
 
+from openbits.core.environment import Environment, is_blocked_by_network
 from openbits.core.failing import DISK_IS_FULL
-from openbits.core.lifecycle import Environment, is_blocked_by_network
 from openbits.core.model import Closing, Job, JobState, Priority
 
 

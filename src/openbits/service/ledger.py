@@ -18,8 +18,9 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from openbits.core.environment import Environment
 from openbits.core.events import Effect, Event, FilesFinished, FinishFiles, Step
-from openbits.core.lifecycle import Environment, apply
+from openbits.core.lifecycle import apply
 from openbits.core.model import Closing, Job, Owner
 from openbits.errors import BitsError
 from openbits.service.records import EventRecord

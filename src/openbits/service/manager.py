@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from openbits.core import access, names, quotas
+from openbits.core.environment import Environment
 from openbits.core.events import (
     AddFiles,
     Cancel,
@@ -27,7 +28,6 @@ from openbits.core.events import (
     SetValidation,
     Suspend,
 )
-from openbits.core.lifecycle import Environment
 from openbits.core.model import Caller, File, Identity, Job, JobType, Settings
 from openbits.core.settings import SettingsWindow, change_settings
 from openbits.core.why import Gate, gate_of

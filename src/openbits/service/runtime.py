@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from openbits.core.environment import Environment
 from openbits.core.events import DeadlineReached, FinishFiles, NetworkChanged, ServiceStarted, StartRun, StopRun
-from openbits.core.lifecycle import Environment, deadline
+from openbits.core.lifecycle import deadline
 from openbits.core.model import Caller, Job, JobState
 from openbits.core.schedule import Limits
 from openbits.errors import BitsError

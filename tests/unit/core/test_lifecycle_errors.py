@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from openbits.core.environment import is_blocked_by_network
 from openbits.core.events import (
     DeadlineReached,
     FileCheckpoint,
@@ -14,7 +15,7 @@ from openbits.core.events import (
     SlotGranted,
     StopRun,
 )
-from openbits.core.lifecycle import apply, deadline, is_blocked_by_network
+from openbits.core.lifecycle import apply, deadline
 from openbits.core.model import Job, JobState
 from openbits.errors import ErrorContext
 from support.jobs import NOW, OFFLINE, a_file, after, answer, at, failure, fetched, job_in, step, with_settings

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import pytest
 
+from openbits.core.environment import Environment
 from openbits.core.events import (
     AddFiles,
     Cancel,
@@ -22,7 +23,6 @@ from openbits.core.events import (
     StartRun,
     Suspend,
 )
-from openbits.core.lifecycle import Environment
 from openbits.core.model import Closing, Job, JobState
 from openbits.errors import BitsError
 from openbits.service.ledger import RETRY_FULL_STORE_S, Committed, Draft, Ledger

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from openbits.core.environment import Environment
 from openbits.core.events import FileCheckpoint, Resume, SlotGranted, Suspend
-from openbits.core.lifecycle import Environment
 from openbits.core.model import Job, JobState
 from openbits.errors import BitsError
 from openbits.service import ledger as ledgers

@@ -1,0 +1,29 @@
+"""What decides about a job beside the job itself: time, limits, the network. Values that come in from outside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from openbits.core.model import DAY_S, Job
+from openbits.core.names import needs_network
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """What decides beside the job itself. Times in seconds."""
+
+    now: float
+    has_network: bool = True
+    loopback_names: frozenset[str] = frozenset()
+    job_inactivity_s: float = 90.0 * DAY_S
+    max_download_time_s: float = 90.0 * DAY_S
+    disk_full_retry_s: float = 15.0
+    break_patience_s: float = 30.0
+    retention_s: float = 1.0 * DAY_S
+
+
+def is_blocked_by_network(job: Job, env: Environment) -> bool:
+    """Whether the job cannot go on because there is no network that could reach its servers."""
+    return not env.has_network and any(
+        needs_network(file.remote_name, env.loopback_names) for file in job.files if not file.transferred
+    )

@@ -1,0 +1,104 @@
+"""The moves that events are made of: each takes a job and returns a job, or a step, that is consistent in itself."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from openbits.core.environment import Environment, is_blocked_by_network
+from openbits.core.events import (
+    Effect,
+    Entry,
+    Failure,
+    StartRun,
+    Step,
+    StopRun,
+)
+from openbits.core.failing import NOT_COUNTED, decide_retry, error_of, no_network
+from openbits.core.model import File, Job, JobState
+from openbits.core.states import Trigger, next_state
+
+
+def moved(job: Job, trigger: Trigger, env: Environment) -> Job:
+    """Move the job and keep the clock of active time (J53) and the retry time in step with its state."""
+    target = next_state(job.state, trigger)
+    assert target is not None, f"{job.state.name} has no cell for {trigger.name}"
+    active_s, active_since = job.active_s, job.active_since
+    if target.is_active and active_since is None:
+        active_since = env.now
+    elif not target.is_active and active_since is not None:
+        active_s, active_since = active_s + max(0.0, env.now - active_since), None
+    modified_at = env.now if target is not job.state else job.modified_at
+    retry_at = job.retry_at if target is JobState.TRANSIENT_ERROR else None
+    return replace(
+        job, state=target, active_s=active_s, active_since=active_since, modified_at=modified_at, retry_at=retry_at
+    )
+
+
+def new_run(job: Job, env: Environment) -> Step:
+    """Let a worker fetch what is missing, in a run with a number of its own."""
+    job = replace(job, run=job.run + 1, modified_at=env.now)
+    return Step(job=job, effects=(StartRun(job_id=job.id, run=job.run, identity=job.owner.identity),))
+
+
+def enter_queue(job: Job, trigger: Trigger, env: Environment, text: str) -> Step:
+    """Queue the job, unless it is done already or there is no network to do it with."""
+    job = moved(job, trigger, env)
+    entry = Entry(kind="queued", text=text)
+    if not job.has_work:
+        done = Entry(kind="transferred", text="all files are transferred")
+        return Step(job=replace(transferred(job, env), error=None), entries=(entry, done))
+    if is_blocked_by_network(job, env):
+        step = failed(job, no_network(), env)
+        return replace(step, entries=(entry, *step.entries))
+    return Step(job=job, entries=(entry,))
+
+
+def transferred(job: Job, env: Environment) -> Job:
+    """Enter TRANSFERRED (S4)."""
+    job = moved(job, Trigger.DONE, env)
+    return replace(job, transferred_at=env.now, error=None, no_progress_since=None)
+
+
+def failed(job: Job, failure: Failure, env: Environment) -> Step:
+    """Enter ERROR or TRANSIENT_ERROR (S5, S7, S8)."""
+    since = job.no_progress_since if job.no_progress_since is not None else env.now
+    retry = decide_retry(
+        job.settings, failure, now=env.now, no_progress_since=since, disk_full_retry_s=env.disk_full_retry_s
+    )
+    stop = stopped(job)
+    job = moved(job, Trigger.FAIL_TRANSIENT if retry.is_transient else Trigger.FAIL, env)
+    job = replace(
+        job,
+        error=error_of(failure, job.files),
+        error_count=job.error_count + (0 if failure.name in NOT_COUNTED else 1),
+        retry_at=retry.at,
+        no_progress_since=since,
+    )
+    kind = "transient error" if retry.is_transient else "error"
+    entry = Entry(kind=kind, text=f"{failure.name}: {failure.message}")
+    return Step(job=job, effects=stop, entries=(entry,))
+
+
+def progressed(job: Job, env: Environment) -> Job:
+    """Note progress: it ends the wait for some (J20)."""
+    return replace(job, modified_at=env.now, no_progress_since=None)
+
+
+def touched(job: Job, env: Environment) -> Job:
+    """Note that something happened to the job (J10, P1)."""
+    return replace(job, modified_at=env.now)
+
+
+def stopped(job: Job) -> tuple[Effect, ...]:
+    """The effect that ends the job's run, if it may have one."""
+    return (StopRun(job_id=job.id),) if job.state.is_active else ()
+
+
+def with_files(job: Job, changed: dict[int, File]) -> Job:
+    """Put changed files in the place of the old ones."""
+    if not changed:
+        return job
+    files = list(job.files)
+    for index, file in changed.items():
+        files[index] = file
+    return replace(job, files=tuple(files))

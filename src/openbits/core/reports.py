@@ -1,0 +1,161 @@
+"""What a worker's report makes of a job.
+
+Reports are believed by the number of their run only where they move the job; what is, or is no more, on the
+disk counts whenever the report comes, since runs of one job never overlap.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from openbits.core.environment import Environment, is_blocked_by_network
+from openbits.core.events import (
+    Entry,
+    Failure,
+    FileAnswered,
+    FileCheckpoint,
+    FilesFetched,
+    FilesFinished,
+    RunEnded,
+    Step,
+    WorkerLost,
+)
+from openbits.core.failing import no_network
+from openbits.core.model import Closing, File, Job, JobState
+from openbits.core.moves import failed, moved, new_run, progressed, touched, transferred, with_files
+from openbits.core.names import public_url
+from openbits.core.states import Trigger
+from openbits.errors import ErrorContext
+
+
+def answered(job: Job, answers: tuple[FileAnswered, ...], env: Environment) -> Step | None:
+    """Servers have answered for files."""
+    if job.state.is_final or not answers:
+        return None
+    changed: dict[int, File] = {}
+    entries: list[Entry] = []
+    for answer in answers:
+        file = changed.get(answer.index, job.files[answer.index])
+        if file.transferred:
+            continue
+        # Whatever has become of the job meanwhile: bytes that a worker dropped must not count any more.
+        kept_bytes = min(answer.offset, file.bytes_transferred)
+        if not _is_believed(job, file, answer.run):
+            changed[answer.index] = replace(file, bytes_transferred=kept_bytes)
+            continue
+        changed[answer.index] = replace(
+            file,
+            bytes_total=answer.bytes_total,
+            bytes_transferred=kept_bytes,
+            validator=answer.validator,
+            restarts=file.restarts + (1 if answer.restarted else 0),
+            resumable=answer.resumable,
+            response_headers=answer.response_headers,
+        )
+        if answer.restarted:
+            entries.append(Entry(kind="restarted", text=f"{file.local_name}: {answer.restarted}"))
+    if job.state.is_active and answers[-1].run == job.run:
+        if job.state is JobState.CONNECTING:
+            text = f"the server answered for {public_url(job.files[answers[0].index].remote_name)}"
+            entries.append(Entry(kind="transferring", text=text))
+        job = replace(moved(job, Trigger.ANSWERED, env), error=None)
+    job = with_files(touched(job, env), changed)
+    return Step(job=job, changed_files=tuple(changed), entries=tuple(entries))
+
+
+def _is_believed(job: Job, file: File, run: int) -> bool:
+    """Whether a run may speak for a file.
+
+    Runs of a job never overlap, so what an earlier run says is as good as what the present one says,
+    unless no server has answered for the file yet: then it may be about a former remote name (J40).
+    """
+    return run == job.run or file.resumable is not None
+
+
+def checkpoint(job: Job, event: FileCheckpoint, env: Environment) -> Step | None:
+    """More of a file is durable."""
+    if job.state.is_final:
+        return None
+    file = job.files[event.index]
+    if file.transferred or event.durable_bytes == file.bytes_transferred or not _is_believed(job, file, event.run):
+        return None
+    job = with_files(job, {event.index: replace(file, bytes_transferred=event.durable_bytes)})
+    return Step(job=progressed(job, env), changed_files=(event.index,))
+
+
+def fetched(job: Job, event: FilesFetched, env: Environment) -> Step | None:
+    """Files are whole and durable."""
+    if job.state.is_final:
+        return None
+    changed: dict[int, File] = {}
+    for index, size in event.files:
+        file = job.files[index]
+        if not file.transferred and _is_believed(job, file, event.run):
+            changed[index] = replace(file, transferred=True, bytes_total=size, bytes_transferred=size, validation=None)
+    if not changed:
+        return None
+    job = progressed(with_files(job, changed), env)
+    entries: tuple[Entry, ...] = ()
+    if (job.state.is_active or job.state is JobState.QUEUED) and not job.has_work:
+        job = transferred(job, env)
+        entries = (Entry(kind="transferred", text="all files are transferred"),)
+    return Step(job=job, changed_files=tuple(changed), entries=entries)
+
+
+def run_ended(job: Job, event: RunEnded, env: Environment) -> Step | None:
+    """A run is over."""
+    if event.run != job.run or not job.state.is_active:
+        return None
+    if event.failure is not None:
+        if is_blocked_by_network(job, env):
+            return failed(job, no_network(), env)
+        return failed(job, event.failure, env)
+    if not job.has_work:
+        return Step(job=transferred(job, env), entries=(Entry(kind="transferred", text="all files are transferred"),))
+    # Files were added while the run was under way: go on with them, without leaving the state.
+    return new_run(job, env)
+
+
+def worker_lost(job: Job, event: WorkerLost, env: Environment) -> Step | None:
+    """The worker died under a run: a broken connection, unless it happens again and again."""
+    if event.run != job.run or not job.state.is_active:
+        return None
+    if event.idle_s <= env.break_patience_s:
+        step = new_run(job, env)
+        return replace(step, entries=(Entry(kind="worker", text="the worker ended; another one goes on"),))
+    failure = Failure(
+        name="E_FAIL",
+        context=ErrorContext.GENERAL_QUEUE_MANAGER,
+        message="the processes that transfer for this account end again and again: the service's log says why",
+        transient=True,
+    )
+    return failed(job, failure, env)
+
+
+def finished(job: Job, event: FilesFinished, env: Environment) -> Step | None:
+    """The files of a job that is being ended have been renamed or deleted."""
+    if job.closing is None:
+        return None
+    left_over = f"; left behind: {', '.join(event.left_over)}" if event.left_over else ""
+    if job.closing is Closing.CANCEL:
+        result = "BG_S_UNABLE_TO_DELETE_FILES" if event.left_over else "S_OK"
+        job = replace(job, closing=None, result=result, ended_at=env.now)
+        return Step(job=job, entries=(Entry(kind="cleaned", text=f"temporary files deleted{left_over}"),))
+    changed = {index: replace(job.files[index], completed=True, validation=True) for index in event.renamed}
+    job = with_files(job, changed)
+    if event.failed:
+        _, name, message = event.failed[0]
+        more = f" ({len(event.failed)} files)" if len(event.failed) > 1 else ""
+        text = f"{name}: {message}{more}"
+        job = replace(touched(job, env), closing=None)
+        return Step(job=job, changed_files=tuple(changed), entries=(Entry(kind="complete failed", text=text),))
+    if event.left_over:
+        result = "BG_S_UNABLE_TO_DELETE_FILES"
+    elif not job.files or any(not file.completed for file in job.files):
+        result = "BG_S_PARTIAL_COMPLETE"
+    else:
+        result = "S_OK"
+    job = moved(touched(job, env), Trigger.COMPLETED, env)
+    job = replace(job, closing=None, result=result, ended_at=env.now)
+    entry = Entry(kind="completed", text=f"completed: {result}{left_over}")
+    return Step(job=job, changed_files=tuple(changed), entries=(entry,))
