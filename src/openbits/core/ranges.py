@@ -8,7 +8,6 @@ reordered or in pieces, and still every byte finds its place or is dropped.
 from __future__ import annotations
 
 import bisect
-import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -16,8 +15,6 @@ from typing import Final
 from openbits.core.model import TO_EOF, ByteRange
 from openbits.errors import BitsError
 
-RANGE_LIMIT: Final = 500
-OFFSET_LIMIT: Final = 1 << 62
 _HEADER_BYTES: Final = 1_400
 """Length of a Range header that every server takes (nginx and Apache stop at 8 KiB for all headers)."""
 
@@ -34,27 +31,6 @@ class Segment:
     def remote_end(self) -> int:
         """The first remote byte behind the segment."""
         return self.remote_offset + self.length
-
-
-def check_ranges(ranges: Sequence[ByteRange], *, limit: int | None = RANGE_LIMIT) -> None:
-    """Refuse ranges that J41 refuses.
-
-    Raises BitsError E_INVALIDARG (no range), BG_E_TOO_MANY_RANGES_IN_FILE, BG_E_INVALID_RANGE and
-    BG_E_OVERLAPPING_RANGES; `limit` None lifts the limit for those who are exempt (P7).
-    """
-    if not ranges:
-        raise BitsError("E_INVALIDARG", "a file with ranges needs at least one range")
-    if limit is not None and len(ranges) > limit:
-        raise BitsError("BG_E_TOO_MANY_RANGES_IN_FILE", f"a file may have {limit} ranges, not {len(ranges)}")
-    for piece in ranges:
-        if not 0 <= piece.offset < OFFSET_LIMIT or piece.length == 0 or piece.length < TO_EOF:
-            raise BitsError("BG_E_INVALID_RANGE", f"{_name(piece)} is no byte range")
-        if piece.length > OFFSET_LIMIT - piece.offset:
-            raise BitsError("BG_E_INVALID_RANGE", f"{_name(piece)} ends behind the end of any file")
-    ordered = sorted(ranges, key=lambda piece: piece.offset)
-    for before, after in itertools.pairwise(ordered):
-        if before.length == TO_EOF or before.offset + before.length > after.offset:
-            raise BitsError("BG_E_OVERLAPPING_RANGES", f"{_name(before)} and {_name(after)} overlap")
 
 
 def _name(piece: ByteRange) -> str:

@@ -95,11 +95,6 @@ class Sink:
         return prefix
 
     @property
-    def has_bytes(self) -> bool:
-        """Whether anything has been received."""
-        return bool(self._chunks) or self._coverage.total > 0
-
-    @property
     def coverage(self) -> Coverage:
         """What has been received; everything is written when this returns."""
         self.flush()

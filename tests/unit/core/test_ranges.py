@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openbits.core.model import TO_EOF, ByteRange
+from openbits.core.names import check_ranges
 from openbits.core.ranges import (
     Coverage,
     Layout,
     Segment,
     as_segments,
-    check_ranges,
     known_total,
     range_header,
     resolve,
@@ -42,14 +42,14 @@ def ranges(*pairs: tuple[int, int]) -> list[ByteRange]:
 )
 def test_ranges_that_are_refused(pairs: list[tuple[int, int]], error: str) -> None:
     with pytest.raises(BitsError) as raised:
-        check_ranges(ranges(*pairs))
+        check_ranges(ranges(*pairs), 500)
     assert raised.value.name == error
 
 
 def test_ranges_that_are_taken() -> None:
-    check_ranges(ranges((0, 10), (10, 1), (100, TO_EOF)))
-    check_ranges(ranges((100, TO_EOF), (10, 1), (0, 10)))
-    check_ranges(ranges(*((index * 2, 1) for index in range(500))))
+    check_ranges(ranges((0, 10), (10, 1), (100, TO_EOF)), 500)
+    check_ranges(ranges((100, TO_EOF), (10, 1), (0, 10)), 500)
+    check_ranges(ranges(*((index * 2, 1) for index in range(500))), 500)
     check_ranges(ranges(*((index * 2, 1) for index in range(600))), limit=None)
 
 
