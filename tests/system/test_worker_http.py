@@ -7,6 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,16 @@ def test_first_request_is_a_get_without_range(worker: WorkerProcess, origin: Ori
     assert request.headers["user-agent"].startswith("OpenBITS/")
     assert request.headers["x-one"] == "1"
     assert request.headers["x-empty"] == ""
+
+
+def test_international_host_is_asked_by_its_ascii_name(worker: WorkerProcess, origin: Origin, tmp_path: Path) -> None:
+    """D6: the name stays as it was given; the request carries what the network knows."""
+    file = spec(origin, "/gen/100/901", tmp_path)
+    file = replace(file, remote_name=file.remote_name.replace("127.0.0.1", "b\u00fccher.localhost"))
+    assert_ok(worker.fetch(file))
+    check(file, 100, 901)
+    (request,) = origin.requests_of("/gen/100/901")
+    assert request.headers["host"].startswith("xn--bcher-kva.localhost:")
 
 
 def test_environment_is_not_asked_for_a_proxy(origin: Origin, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from openbits.core.http import REDIRECT_LIMIT, RedirectRefused, Response, is_same_origin, redirect_target
+from openbits.core.names import request_url
 from openbits.core.retry import GiveUp, Patience
 from openbits.frames.worker import FileSpec, FileStarted, StartTransfer
 from openbits.worker.answers import refused_redirect, stalled, status_failure, too_large, too_many_redirects
@@ -135,7 +136,9 @@ class HttpFetch(ABC):
         self._lane = lane
         self._loop = run.tools.loop
         self._phase = Phase.NETWORK
-        self._url = spec.remote_name
+        # libcurl takes hosts in ASCII only; most names are that already.
+        self._first_url = spec.remote_name if spec.remote_name.isascii() else request_url(spec.remote_name)
+        self._url = self._first_url
         self._redirects = 0
         self._follow_up: Callable[[], None] | None = None
         self._request: Request | None = None
@@ -222,7 +225,7 @@ class HttpFetch(ABC):
         self._follow_up = None
         self._lane.on_stall = self._on_stall
         self._lane.watchdog.touch()
-        lines = lines_for(self.run.header_lines, self.spec.remote_name, self._url)
+        lines = lines_for(self.run.header_lines, self._first_url, self._url)
         self._request = Request(url=self._url, headers=lines + self.ask(), head=head, fresh=fresh)
         self._lane.client.send(self._request, self)
 
@@ -325,7 +328,7 @@ class HttpFetch(ABC):
     def _try_again(self) -> None:
         self._pause = None
         # From the beginning of the chain: where a redirect led may be gone by now.
-        self._url = self.spec.remote_name
+        self._url = self._first_url
         self._redirects = 0
         self.before_retry()
         self.send(fresh=True)
