@@ -140,13 +140,17 @@ _ROWS: Final[dict[tuple[Fault, ExitCode, HTTPStatus], tuple[tuple[str, int, str]
     ),
     (Fault.CALLER, ExitCode.USAGE, HTTPStatus.NOT_IMPLEMENTED): (
         ("E_NOTIMPL", 0x8000_4001, "this is not implemented"),
+        ("E_NOINTERFACE", 0x8000_4002, "the object does not offer this"),
     ),
     (Fault.CALLER, ExitCode.NO_SUCH_JOB, HTTPStatus.NOT_FOUND): (
         ("BG_E_NOT_FOUND", 0x8020_0001, "there is no such job"),
+        ("RPC_E_DISCONNECTED", 0x8001_0108, "the object is gone from the service"),
     ),
     (Fault.CALLER, ExitCode.ACCESS_DENIED, HTTPStatus.FORBIDDEN): (
         ("BG_E_REMOTE_NOT_SUPPORTED", 0x8020_0014, "the service takes calls from this machine only"),
         ("E_ACCESSDENIED", 0x8007_0005, "access is denied"),
+        ("ERROR_PRIVILEGE_NOT_HELD", 0x8007_0522, "the process lacks the privilege"),
+        ("CO_E_FAILEDTOIMPERSONATE", 0x8001_0123, "the identity of the caller cannot be taken"),
     ),
     (Fault.CALLER, ExitCode.WRONG_STATE, HTTPStatus.CONFLICT): (
         ("BG_E_INVALID_STATE", 0x8020_0002, "the job's state does not allow this"),
@@ -160,6 +164,8 @@ _ROWS: Final[dict[tuple[Fault, ExitCode, HTTPStatus], tuple[tuple[str, int, str]
         ),
         ("BG_E_READ_ONLY_WHEN_JOB_ACTIVE", 0x8020_0075, "the job must be suspended first"),
         ("E_PENDING", 0x8000_000A, "the file is not finished"),
+        ("E_ILLEGAL_METHOD_CALL", 0x8000_000E, "this is not possible at this moment"),
+        ("RPC_E_TOO_LATE", 0x8001_0119, "security is settled already: it is set once, before the first object"),
     ),
     (Fault.REMOTE, ExitCode.TRANSFER_FAILED, HTTPStatus.BAD_GATEWAY): (
         ("BG_E_MISSING_FILE_SIZE", 0x8020_0011, "the server does not tell the size of the file"),
