@@ -135,6 +135,9 @@ def job_detail(manager: Manager, job: Job, caller: Caller) -> wire.JobDetail:
         stall_timeout=settings.stall_timeout,
         umask=settings.umask,
         custom_headers=settings.custom_headers if access.owns(caller, job.owner) else None,
+        proxy_usage=settings.proxy_usage,
+        proxy_list=settings.proxy_list or None,
+        proxy_bypass_list=settings.proxy_bypass_list or None,
     )
     return wire.JobDetail(**_job_fields(manager, job), settings=shown)
 

@@ -74,6 +74,9 @@ class SettingsIn(Request):
     stall_timeout: int | msgspec.UnsetType = msgspec.UNSET
     umask: int | msgspec.UnsetType = msgspec.UNSET
     custom_headers: str | msgspec.UnsetType = msgspec.UNSET
+    proxy_usage: str | msgspec.UnsetType = msgspec.UNSET
+    proxy_list: str | msgspec.UnsetType | None = msgspec.UNSET
+    proxy_bypass_list: str | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class JobIn(Request):
@@ -181,6 +184,9 @@ class SettingsOut(Response):
     stall_timeout: int
     umask: int
     custom_headers: str | None
+    proxy_usage: str
+    proxy_list: str | None
+    proxy_bypass_list: str | None
     """None for anyone but the owner (A2)."""
 
 

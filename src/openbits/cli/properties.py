@@ -67,6 +67,9 @@ _PARSERS: Final[dict[str, tuple[Callable[[str], Any], str]]] = {
     "stall_timeout": (_number, "a number of seconds"),
     "umask": (_octal, "an octal number"),
     "custom_headers": (_headers, "header lines"),
+    "proxy_usage": (_text, "preconfig, no_proxy, override or autodetect"),
+    "proxy_list": (_text, "a list of proxies"),
+    "proxy_bypass_list": (_text, "a list of hosts"),
 }
 NAMES: Final = tuple(_PARSERS)
 

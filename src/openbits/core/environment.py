@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from openbits.core.model import DAY_S, Job
+from openbits.core.model import DAY_S, AccountKind, Job, Owner
 from openbits.core.names import needs_network
 
 
@@ -15,11 +15,18 @@ class Environment:
     now: float
     has_network: bool = True
     loopback_names: frozenset[str] = frozenset()
+    logged_on: frozenset[int] | None = None
+    """The uids of people who are logged on; None: everybody counts as logged on."""
     job_inactivity_s: float = 90.0 * DAY_S
     max_download_time_s: float = 90.0 * DAY_S
     disk_full_retry_s: float = 15.0
     break_patience_s: float = 30.0
     retention_s: float = 1.0 * DAY_S
+
+
+def is_logged_on(owner: Owner, env: Environment) -> bool:
+    """Whether an owner counts as logged on: service accounts always do (I2; architecture, section 4)."""
+    return owner.kind is not AccountKind.USER or env.logged_on is None or owner.identity.uid in env.logged_on
 
 
 def is_blocked_by_network(job: Job, env: Environment) -> bool:

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from openbits.core.model import Closing, File, Identity, Job, Settings, Validator
+from openbits.core.model import (
+    Closing,
+    CredentialSlot,
+    File,
+    HelperFlag,
+    Identity,
+    Job,
+    Owner,
+    Settings,
+    Validator,
+)
 from openbits.errors import ErrorContext
 
 # --- events: a caller's verbs --------------------------------------------------------------------
@@ -59,6 +69,28 @@ class SetValidation:
     valid: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangeOwner:
+    """I8: checked; `temporary_names` are (file index, new name) of what was copied for the new owner."""
+
+    owner: Owner
+    temporary_names: tuple[tuple[int, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetHelperFlags:
+    """T3."""
+
+    flags: HelperFlag
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AllowImplicit:
+    """J35 without a user name, J36: for what the account's own credentials may be used from now on (I10)."""
+
+    slots: frozenset[CredentialSlot]
+
+
 # --- events: scheduler, timers, conditions ---------------------------------------------------------
 
 
@@ -80,6 +112,23 @@ class DeadlineReached:
 @dataclass(frozen=True, slots=True)
 class NetworkChanged:
     """The environment's `has_network` is not what it was (S5, S6)."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogonChanged:
+    """The environment's `logged_on` has the owner, or has him no more (I2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class HelperTokenChanged:
+    """T1, T2: another helper, or none; a run that is under way begins again with the right identities."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HelperTokenLost:
+    """I7: the token is gone without anybody having cleared it; `reason` is a clause for the job's error."""
+
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +218,9 @@ class FilesFinished:
     left_over: tuple[str, ...] = ()
 
 
+Report = FileAnswered | FilesAnswered | FileCheckpoint | FilesFetched | RunEnded | WorkerLost | FilesFinished
+"""What workers tell."""
+
 Event = (
     Resume
     | Suspend
@@ -178,18 +230,18 @@ Event = (
     | ChangeSettings
     | RenameRemote
     | SetValidation
+    | ChangeOwner
+    | SetHelperFlags
+    | AllowImplicit
     | SlotGranted
     | SlotTaken
     | DeadlineReached
     | NetworkChanged
+    | LogonChanged
+    | HelperTokenChanged
+    | HelperTokenLost
     | ServiceStarted
-    | FileAnswered
-    | FilesAnswered
-    | FileCheckpoint
-    | FilesFetched
-    | RunEnded
-    | WorkerLost
-    | FilesFinished
+    | Report
 )
 
 
@@ -207,9 +259,13 @@ class StartRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopRun:
-    """Let the worker make durable what it has and stop. Not kept."""
+    """Let the worker make durable what it has and stop. Not kept.
+
+    `patience_s` is how long it may take before it is killed; None: as long as the service usually waits.
+    """
 
     job_id: str
+    patience_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

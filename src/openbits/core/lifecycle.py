@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import assert_never
+from typing import Final, assert_never
 
-from openbits.core import moves, reports
-from openbits.core.environment import Environment, is_blocked_by_network
+from openbits.core import moves, ownership, reports
+from openbits.core.environment import Environment, is_blocked_by_network, is_logged_on
 from openbits.core.events import (
     AddFiles,
+    AllowImplicit,
     Cancel,
+    ChangeOwner,
     ChangeSettings,
     Complete,
     DeadlineReached,
@@ -27,11 +29,16 @@ from openbits.core.events import (
     FilesFetched,
     FilesFinished,
     FinishFiles,
+    HelperTokenChanged,
+    HelperTokenLost,
+    LogonChanged,
     NetworkChanged,
     RenameRemote,
+    Report,
     Resume,
     RunEnded,
     ServiceStarted,
+    SetHelperFlags,
     SetValidation,
     SlotGranted,
     SlotTaken,
@@ -44,6 +51,9 @@ from openbits.core.model import Closing, File, Job, JobError, JobState
 from openbits.core.names import public_url
 from openbits.core.states import Trigger, next_state
 from openbits.errors import BitsError, ErrorContext
+
+LOG_OFF_PATIENCE_S: Final = 0.75
+"""How long a worker may take to stop when its account has logged off: nothing of it is to run a second later."""
 
 
 def apply(job: Job, event: Event, env: Environment) -> Step | None:
@@ -64,6 +74,12 @@ def apply(job: Job, event: Event, env: Environment) -> Step | None:
             return _change(job, event, env)
         case SetValidation():
             return _validate(job, event, env)
+        case ChangeOwner() | SetHelperFlags() | AllowImplicit():
+            return ownership.change(job, event, env)
+        case HelperTokenChanged() | HelperTokenLost():
+            return ownership.token_changed(job, event, env)
+        case LogonChanged():
+            return _logon_changed(job, env)
         case SlotGranted():
             return _start(job, env)
         case SlotTaken():
@@ -74,6 +90,12 @@ def apply(job: Job, event: Event, env: Environment) -> Step | None:
             return _network_changed(job, env)
         case ServiceStarted():
             return _recover(job, env)
+        case _:
+            return _apply_report(job, event, env)
+
+
+def _apply_report(job: Job, event: Report, env: Environment) -> Step | None:
+    match event:
         case FileAnswered():
             return reports.answered(job, (event,), env)
         case FilesAnswered(answers=answers):
@@ -112,7 +134,7 @@ def deadline(job: Job, env: Environment) -> float | None:
 
 def _resume(job: Job, env: Environment) -> Step:
     target = next_state(job.state, Trigger.RESUME)
-    _refuse_while_closing(job)
+    moves.refuse_while_closing(job)
     if not job.files:
         raise BitsError("BG_E_EMPTY", "the job has no files: add one with 'bits add'")
     if target is job.state:
@@ -123,7 +145,7 @@ def _resume(job: Job, env: Environment) -> Step:
 
 def _suspend(job: Job, env: Environment) -> Step:
     target = next_state(job.state, Trigger.SUSPEND)
-    _refuse_while_closing(job)
+    moves.refuse_while_closing(job)
     if target is job.state:
         return Step(job=job)
     stop = moves.stopped(job)
@@ -134,7 +156,7 @@ def _suspend(job: Job, env: Environment) -> Step:
 def _cancel(job: Job, env: Environment, trigger: Trigger, kind: str) -> Step | None:
     if next_state(job.state, trigger) is None:
         return None
-    _refuse_while_closing(job)
+    moves.refuse_while_closing(job)
     stop = moves.stopped(job)
     job = moves.moved(moves.touched(job, env), trigger, env)
     job = replace(job, closing=Closing.CANCEL, error=None, ended_at=env.now)
@@ -156,7 +178,7 @@ def _complete(job: Job, env: Environment) -> Step:
 
 def _change(job: Job, event: AddFiles | ChangeSettings | RenameRemote, env: Environment) -> Step:
     next_state(job.state, Trigger.CHANGE)
-    _refuse_while_closing(job)
+    moves.refuse_while_closing(job)
     job = moves.touched(job, env)
     match event:
         case AddFiles(files=files):
@@ -178,24 +200,16 @@ def _change(job: Job, event: AddFiles | ChangeSettings | RenameRemote, env: Envi
                     file, remote_name=name, validator=replace(file.validator, etag=None), resumable=None
                 )
             text = f"remote name of {len(names_by_index)} file{'s' if len(names_by_index) != 1 else ''} changed"
-            step = _without_old_names(moves.with_files(job, files_by_index), env)
+            # No run that knows the old remote names may speak for the new ones.
+            step = moves.restarted(moves.with_files(job, files_by_index), env)
             return replace(step, changed_files=tuple(files_by_index), entries=(Entry(kind="changed", text=text),))
         case _:
             assert_never(event)
 
 
-def _without_old_names(job: Job, env: Environment) -> Step:
-    """Let no run that knows the old remote names speak for the new ones; one under way begins again."""
-    if job.state.is_active:
-        step = moves.new_run(job, env)
-        return replace(step, effects=(*moves.stopped(job), *step.effects))
-    # A run that was stopped may still have something to report. A job that never ran has no run.
-    return Step(job=replace(job, run=job.run + 1) if job.run else job)
-
-
 def _validate(job: Job, event: SetValidation, env: Environment) -> Step:
     next_state(job.state, Trigger.CHANGE)
-    _refuse_while_closing(job)
+    moves.refuse_while_closing(job)
     file = job.files[event.index]
     if not file.transferred:
         raise BitsError("E_PENDING", "the file is not finished: validate it when it is transferred")
@@ -221,15 +235,23 @@ def _validate(job: Job, event: SetValidation, env: Environment) -> Step:
 
 
 def _start(job: Job, env: Environment) -> Step | None:
-    if job.state is not JobState.QUEUED:
+    if job.state is not JobState.QUEUED or not is_logged_on(job.owner, env):
         return None
     return moves.new_run(moves.moved(job, Trigger.START, env), env)
 
 
-def _leave_run(job: Job, trigger: Trigger, env: Environment, text: str) -> Step | None:
+def _logon_changed(job: Job, env: Environment) -> Step | None:
+    if is_logged_on(job.owner, env):
+        return None
+    return _leave_run(job, Trigger.LOG_OFF, env, "its owner has logged off", patience_s=LOG_OFF_PATIENCE_S)
+
+
+def _leave_run(
+    job: Job, trigger: Trigger, env: Environment, text: str, *, patience_s: float | None = None
+) -> Step | None:
     if next_state(job.state, trigger) is None:
         return None
-    stop = moves.stopped(job)
+    stop = moves.stopped(job, patience_s)
     return Step(job=moves.moved(job, trigger, env), effects=stop, entries=(Entry(kind="queued", text=text),))
 
 
@@ -283,11 +305,6 @@ def _recover(job: Job, env: Environment) -> Step | None:
 def _max_download_time(job: Job, env: Environment) -> float:
     own = job.settings.maximum_download_time
     return env.max_download_time_s if own is None else own
-
-
-def _refuse_while_closing(job: Job) -> None:
-    if job.closing is Closing.COMPLETE:
-        raise BitsError("BG_E_INVALID_STATE", "the job is being completed: wait until that has ended")
 
 
 def unfinished(job: Job) -> Iterable[tuple[int, File]]:

@@ -72,6 +72,39 @@ class AccountKind(enum.Enum):
     USER = "USER"
 
 
+class HelperFlag(enum.IntFlag):
+    """BG_TOKEN (inventory T3): for what the helper's identity stands in for the owner's."""
+
+    NONE = 0
+    LOCAL_FILE = 1
+    NETWORK = 2
+
+
+class AuthTarget(enum.Enum):
+    """BG_AUTH_TARGET (inventory J35)."""
+
+    SERVER = "server"
+    PROXY = "proxy"
+
+
+class AuthScheme(enum.Enum):
+    """BG_AUTH_SCHEME (inventory J35)."""
+
+    BASIC = "basic"
+    DIGEST = "digest"
+    NTLM = "ntlm"
+    NEGOTIATE = "negotiate"
+    PASSPORT = "passport"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class CredentialSlot:
+    """What one call of SetCredentials is about: a target and a scheme."""
+
+    target: str
+    scheme: str
+
+
 class Closing(enum.Enum):
     """What the owner's worker still has to do with the files of a job that is being ended."""
 
@@ -96,6 +129,8 @@ class Owner:
     identity: Identity
     name: str
     kind: AccountKind
+    is_elevated: bool = False
+    """Whether the account was an administrator when it made or took the job (inventory J52)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +145,7 @@ class Caller:
 
     def as_owner(self) -> Owner:
         """The owner of a job that this caller creates."""
-        return Owner(identity=self.identity, name=self.name, kind=self.kind)
+        return Owner(identity=self.identity, name=self.name, kind=self.kind, is_elevated=self.is_administrator)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,6 +221,7 @@ class Settings:
     servers that BITS refuses; `file_concurrency` is how many files of the job may be on the way
     at once (BITS: 1, inventory Q2); `stall_timeout` how long a connection may send nothing;
     `umask` is the mask for new files; `custom_headers` are CR LF-terminated header lines.
+    `proxy_usage` (`preconfig`, `no_proxy`, `override`, `autodetect`), `proxy_list`, `proxy_bypass_list` J22.
     """
 
     name: str
@@ -205,6 +241,9 @@ class Settings:
     stall_timeout: int = 60
     umask: int = 0o022
     custom_headers: str = ""
+    proxy_usage: str = "preconfig"
+    proxy_list: str = ""
+    proxy_bypass_list: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,6 +273,10 @@ class Job:
     retry_at: float | None = None
     """When a TRANSIENT_ERROR is tried again; None while it waits for a condition (inventory R3)."""
     no_progress_since: float | None = None
+    helper_flags: HelperFlag = HelperFlag.NONE
+    """For what the helper token is used (T3). The token itself is never written down."""
+    implicit_credentials: frozenset[CredentialSlot] = frozenset()
+    """For which targets and schemes the account's own credentials may be used: SetCredentials without a name (I10)."""
     closing: Closing | None = None
     result: str = ""
     """How Complete or Cancel ended: S_OK, BG_S_PARTIAL_COMPLETE, BG_S_UNABLE_TO_DELETE_FILES."""

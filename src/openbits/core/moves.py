@@ -14,8 +14,9 @@ from openbits.core.events import (
     StopRun,
 )
 from openbits.core.failing import NOT_COUNTED, decide_retry, error_of, no_network
-from openbits.core.model import File, Job, JobState
+from openbits.core.model import Closing, File, Job, JobState
 from openbits.core.states import Trigger, next_state
+from openbits.errors import BitsError
 
 
 def moved(job: Job, trigger: Trigger, env: Environment) -> Job:
@@ -89,9 +90,24 @@ def touched(job: Job, env: Environment) -> Job:
     return replace(job, modified_at=env.now)
 
 
-def stopped(job: Job) -> tuple[Effect, ...]:
+def stopped(job: Job, patience_s: float | None = None) -> tuple[Effect, ...]:
     """The effect that ends the job's run, if it may have one."""
-    return (StopRun(job_id=job.id),) if job.state.is_active else ()
+    return (StopRun(job_id=job.id, patience_s=patience_s),) if job.state.is_active else ()
+
+
+def restarted(job: Job, env: Environment) -> Step:
+    """Let a run that is under way begin again, because what it was told is not true any more."""
+    if not job.state.is_active:
+        # A run that was stopped may still have something to report. A job that never ran has no run.
+        return Step(job=replace(job, run=job.run + 1) if job.run else job)
+    step = new_run(job, env)
+    return replace(step, effects=(*stopped(job), *step.effects))
+
+
+def refuse_while_closing(job: Job) -> None:
+    """A job whose files are being renamed stays as it is. Raises BG_E_INVALID_STATE."""
+    if job.closing is Closing.COMPLETE:
+        raise BitsError("BG_E_INVALID_STATE", "the job is being completed: wait until that has ended")
 
 
 def with_files(job: Job, changed: dict[int, File]) -> Job:

@@ -39,6 +39,10 @@ class SettingsWindow:
 _Check = Callable[[str, Any], Any]
 _Gate = Callable[[str, SettingsWindow], None]
 
+PROXY_USAGES: Final = ("preconfig", "no_proxy", "override", "autodetect")
+PROXY_TEXT_LIMIT: Final = 4_000
+"""Characters of a proxy list, and of a bypass list (J22)."""
+
 
 def change_settings(settings: Settings, changes: Mapping[str, Any], *, window: SettingsWindow) -> Settings:
     """Return the settings with `changes`, keyed by property name, applied: all of them or none.
@@ -160,6 +164,25 @@ def _custom_headers(name: str, value: Any) -> str:
     return "" if value is None else check_custom_headers(_text(name, value))
 
 
+def _proxy_usage(name: str, value: Any) -> str:
+    """J22."""
+    if not isinstance(value, str) or value.lower() not in PROXY_USAGES:
+        raise BitsError("E_NOTIMPL", f"{name} must be one of {', '.join(PROXY_USAGES)}")
+    return value.lower()
+
+
+def _proxy_text(error: str) -> _Check:
+    def check(name: str, value: Any) -> str:
+        text = "" if value is None else _text(name, value)
+        if len(text) > PROXY_TEXT_LIMIT:
+            raise BitsError(error, f"{name} may have {PROXY_TEXT_LIMIT} characters, not {len(text)}")
+        if not text.isascii() or not text.isprintable():
+            raise _wrong(name, "a list of ASCII names without line breaks")
+        return text
+
+    return check
+
+
 # --- moments ---------------------------------------------------------------------------------
 
 
@@ -204,6 +227,9 @@ _TABLE: Final[dict[str, _Row]] = {
     "stall_timeout": _Row(_whole_number(1, 86_400)),
     "umask": _Row(_whole_number(0, 0o777)),
     "custom_headers": _Row(_custom_headers),
+    "proxy_usage": _Row(_proxy_usage),
+    "proxy_list": _Row(_proxy_text("BG_E_PROXY_LIST_TOO_LARGE")),
+    "proxy_bypass_list": _Row(_proxy_text("BG_E_PROXY_BYPASS_LIST_TOO_LARGE")),
 }
 
 PROPERTY_NAMES: Final = tuple(_TABLE)

@@ -31,6 +31,7 @@ class Trigger(enum.Enum):
     CHANGE = "AddFile, Set…"
     START = "slot granted"
     PREEMPT = "slot taken back"
+    LOG_OFF = "owner logged off"
     ANSWERED = "server answered"
     DONE = "all files transferred"
     FAIL_TRANSIENT = "transient error"
@@ -79,6 +80,7 @@ TRANSITIONS: Final[dict[JobState, dict[Trigger, JobState]]] = {
         _T.CHANGE: _S.CONNECTING,
         _T.START: _S.CONNECTING,
         _T.PREEMPT: _S.QUEUED,
+        _T.LOG_OFF: _S.QUEUED,
         _T.ANSWERED: _S.TRANSFERRING,
         _T.RECOVER: _S.QUEUED,
     },
@@ -88,6 +90,7 @@ TRANSITIONS: Final[dict[JobState, dict[Trigger, JobState]]] = {
         _T.CHANGE: _S.TRANSFERRING,
         _T.START: _S.TRANSFERRING,
         _T.PREEMPT: _S.QUEUED,
+        _T.LOG_OFF: _S.QUEUED,
         _T.ANSWERED: _S.TRANSFERRING,
         _T.RECOVER: _S.QUEUED,
     },

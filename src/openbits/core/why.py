@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import assert_never
 
-from openbits.core.environment import Environment, is_blocked_by_network
+from openbits.core.environment import Environment, is_blocked_by_network, is_logged_on
 from openbits.core.failing import DISK_IS_FULL
 from openbits.core.model import Closing, Job, JobState, Priority
 
@@ -29,6 +29,10 @@ def gate_of(job: Job, env: Environment, *, ahead: int, trouble: str) -> Gate:
         return Gate(gate="completing", sentence="its files are being put under their names")
     match job.state:
         case JobState.QUEUED:
+            if not is_logged_on(job.owner, env):
+                return Gate(
+                    gate="logon", sentence=f"its owner {job.owner.name} is logged off: it goes on at the next log-on"
+                )
             if is_blocked_by_network(job, env):
                 return Gate(gate="network", sentence="there is no network")
             if job.settings.priority is Priority.FOREGROUND:

@@ -16,7 +16,9 @@ from openbits.core.model import (
     AccountKind,
     ByteRange,
     Closing,
+    CredentialSlot,
     File,
+    HelperFlag,
     Identity,
     Job,
     JobError,
@@ -76,6 +78,7 @@ def job_row(seq: int, job: Job) -> Row:
         _json(identity.groups),
         _blob(owner.name),
         owner.kind.value,
+        owner.is_elevated,
         _json({name: getattr(settings, name) for name in _SETTINGS}),
         len(job.files),
         None if error is None else _json(dataclasses.asdict(error)),
@@ -92,6 +95,8 @@ def job_row(seq: int, job: Job) -> Row:
         job.no_progress_since,
         None if job.closing is None else job.closing.value,
         job.result,
+        int(job.helper_flags),
+        _json(sorted((slot.target, slot.scheme) for slot in job.implicit_credentials)),
     )
 
 
@@ -107,20 +112,21 @@ def read_jobs(jobs: Iterable[Row], files: Mapping[int, tuple[File, ...]]) -> Ite
 
 def _read_job(row: Row, files: tuple[File, ...], owners: dict[Row, Owner]) -> Job:
     (
-        _seq, job_id, job_type, state, uid, gid, groups, owner_name, owner_kind, settings, file_count,
+        _seq, job_id, job_type, state, uid, gid, groups, owner_name, owner_kind, owner_elevated, settings, file_count,
         error, error_count, created_at, modified_at, transferred_at, ended_at, was_resumed, run,
-        active_s, active_since, retry_at, no_progress_since, closing, result,
+        active_s, active_since, retry_at, no_progress_since, closing, result, helper_flags, implicit_credentials,
     ) = row  # fmt: skip
     if file_count != len(files):
         raise ValueError(f"has {len(files)} files instead of {file_count}")
     # Ten thousand jobs have a handful of owners.
-    key = row[4:9]
+    key = row[4:10]
     owner = owners.get(key)
     if owner is None:
         owner = owners[key] = Owner(
             identity=Identity(uid=uid, gid=gid, groups=tuple(json.loads(groups))),
             name=_text(owner_name),
             kind=AccountKind(owner_kind),
+            is_elevated=bool(owner_elevated),
         )
     return Job(
         id=job_id,
@@ -143,6 +149,8 @@ def _read_job(row: Row, files: tuple[File, ...], owners: dict[Row, Owner]) -> Jo
         no_progress_since=no_progress_since,
         closing=None if closing is None else Closing(closing),
         result=result,
+        helper_flags=HelperFlag(helper_flags),
+        implicit_credentials=frozenset(CredentialSlot(*slot) for slot in json.loads(implicit_credentials)),
     )
 
 
@@ -172,7 +180,7 @@ def new_file_row(seq: int, index: int, file: File) -> Row:
         file.temporary_name.encode("utf-8", "surrogateescape"),
         _json([(each.offset, each.length) for each in file.ranges]) if file.ranges else None,
         file.checksum,
-        *_changing(file)[1:],
+        *_changing(file)[2:],
     )
 
 
@@ -185,6 +193,7 @@ def _changing(file: File) -> Row:
     validator = file.validator
     return (
         _blob(file.remote_name),
+        file.temporary_name.encode("utf-8", "surrogateescape"),
         file.bytes_total,
         file.bytes_transferred,
         _optional_blob(validator.etag),

@@ -47,6 +47,9 @@ def test_everything_can_be_set_before_anything_has_happened() -> None:
         "stall_timeout": 1,
         "umask": 0o077,
         "custom_headers": "A: 1\r\n",
+        "proxy_usage": "override",
+        "proxy_list": "proxy:3128",
+        "proxy_bypass_list": "<local>",
     }
     assert set(changes) == set(PROPERTY_NAMES)
     assert change(**changes) == Settings(**changes)

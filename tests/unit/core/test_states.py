@@ -160,6 +160,8 @@ AUTOMATIC = {
     # S3
     (JobState.CONNECTING, Trigger.PREEMPT): JobState.QUEUED,
     (JobState.TRANSFERRING, Trigger.PREEMPT): JobState.QUEUED,
+    (JobState.CONNECTING, Trigger.LOG_OFF): JobState.QUEUED,
+    (JobState.TRANSFERRING, Trigger.LOG_OFF): JobState.QUEUED,
     # S4; a job whose files are all there already passes QUEUED only (UNDOC cell of Resume)
     (JobState.TRANSFERRING, Trigger.DONE): JobState.TRANSFERRED,
     (JobState.CONNECTING, Trigger.DONE): JobState.TRANSFERRED,

@@ -1,9 +1,10 @@
 -- name: upsert_job
 INSERT INTO jobs (
-    seq, id, type, state, owner_uid, owner_gid, owner_groups, owner_name, owner_kind, settings, file_count,
+    seq, id, type, state, owner_uid, owner_gid, owner_groups, owner_name, owner_kind, owner_elevated, settings, file_count,
     error, error_count, created_at, modified_at, transferred_at, ended_at, was_resumed, run,
-    active_s, active_since, retry_at, no_progress_since, closing, result
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    active_s, active_since, retry_at, no_progress_since, closing, result,
+    helper_flags, implicit_credentials
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (seq) DO UPDATE SET
     state = excluded.state,
     owner_uid = excluded.owner_uid,
@@ -11,6 +12,7 @@ ON CONFLICT (seq) DO UPDATE SET
     owner_groups = excluded.owner_groups,
     owner_name = excluded.owner_name,
     owner_kind = excluded.owner_kind,
+    owner_elevated = excluded.owner_elevated,
     settings = excluded.settings,
     file_count = excluded.file_count,
     error = excluded.error,
@@ -26,13 +28,16 @@ ON CONFLICT (seq) DO UPDATE SET
     retry_at = excluded.retry_at,
     no_progress_since = excluded.no_progress_since,
     closing = excluded.closing,
-    result = excluded.result;
+    result = excluded.result,
+    helper_flags = excluded.helper_flags,
+    implicit_credentials = excluded.implicit_credentials;
 
 -- name: load_jobs
 SELECT
-    seq, id, type, state, owner_uid, owner_gid, owner_groups, owner_name, owner_kind, settings, file_count,
+    seq, id, type, state, owner_uid, owner_gid, owner_groups, owner_name, owner_kind, owner_elevated, settings, file_count,
     error, error_count, created_at, modified_at, transferred_at, ended_at, was_resumed, run,
-    active_s, active_since, retry_at, no_progress_since, closing, result
+    active_s, active_since, retry_at, no_progress_since, closing, result,
+    helper_flags, implicit_credentials
 FROM jobs ORDER BY seq;
 
 -- name: load_places
@@ -48,9 +53,10 @@ INSERT INTO files (
 ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: update_file
--- What a file is called here, its ranges and its checksum never change.
+-- The local name, the ranges and the checksum of a file never change.
 UPDATE files SET
     remote_name = ?,
+    temporary_name = ?,
     bytes_total = ?,
     bytes_transferred = ?,
     etag = ?,

@@ -1,0 +1,111 @@
+"""Whose job it is and in whose name it works: ownership, helper token, implicit credentials (I7, I8, I10).
+
+What an account gave a job for its own use never passes to another account: a new owner finds no
+credentials, no custom headers and no helper.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import assert_never
+
+from openbits.core import moves
+from openbits.core.environment import Environment
+from openbits.core.events import (
+    AllowImplicit,
+    ChangeOwner,
+    Entry,
+    Failure,
+    HelperTokenChanged,
+    HelperTokenLost,
+    SetHelperFlags,
+    Step,
+)
+from openbits.core.model import AccountKind, AuthScheme, CredentialSlot, HelperFlag, Job, JobState, Owner
+from openbits.core.states import Trigger, next_state
+from openbits.errors import ErrorContext
+
+IMPLICIT_SCHEMES = frozenset({AuthScheme.NTLM, AuthScheme.NEGOTIATE})
+"""The schemes that work with the credentials of a log-on (J35)."""
+_MEANS_NOTHING = (JobState.SUSPENDED, JobState.ERROR, JobState.TRANSFERRED)
+
+INTEGRITY_MEDIUM = 0x2000
+INTEGRITY_HIGH = 0x3000
+INTEGRITY_SYSTEM = 0x4000
+
+
+def integrity_level(owner: Owner) -> int:
+    """The mandatory level that the owner's token has on Windows (J51): system, high for administrators, or medium."""
+    if owner.kind is not AccountKind.USER:
+        return INTEGRITY_SYSTEM
+    return INTEGRITY_HIGH if owner.is_elevated else INTEGRITY_MEDIUM
+
+
+def change(job: Job, event: ChangeOwner | SetHelperFlags | AllowImplicit, env: Environment) -> Step:
+    """Apply a caller's wish. Raises BG_E_INVALID_STATE for a job that has ended or is being completed."""
+    next_state(job.state, Trigger.CHANGE)
+    moves.refuse_while_closing(job)
+    job = moves.touched(job, env)
+    match event:
+        case ChangeOwner():
+            return _change_owner(job, event, env)
+        case SetHelperFlags(flags=flags):
+            if flags == job.helper_flags:
+                return Step(job=job)
+            entry = Entry(kind="changed", text=f"set: helper token flags {int(flags)}")
+            return replace(moves.restarted(replace(job, helper_flags=flags), env), entries=(entry,))
+        case AllowImplicit(slots=slots):
+            if slots == job.implicit_credentials:
+                return Step(job=job)
+            entry = Entry(kind="changed", text="set: credentials")
+            return replace(moves.restarted(replace(job, implicit_credentials=slots), env), entries=(entry,))
+        case _:
+            assert_never(event)
+
+
+def _change_owner(job: Job, event: ChangeOwner, env: Environment) -> Step:
+    files = {index: replace(job.files[index], temporary_name=name) for index, name in event.temporary_names}
+    former = job.owner.name
+    job = replace(
+        moves.with_files(job, files),
+        owner=event.owner,
+        settings=replace(job.settings, custom_headers=""),
+        implicit_credentials=frozenset(),
+        helper_flags=HelperFlag.NONE,
+    )
+    entry = Entry(kind="owner changed", text=f"{event.owner.name} took the job over from {former}")
+    return replace(moves.restarted(job, env), changed_files=tuple(files), entries=(entry,))
+
+
+def token_changed(job: Job, event: HelperTokenChanged | HelperTokenLost, env: Environment) -> Step | None:
+    """The helper token is another one, or is gone; a job that does not use it does not care."""
+    if job.state.is_final or not job.helper_flags:
+        return None
+    match event:
+        case HelperTokenChanged():
+            return moves.restarted(moves.touched(job, env), env)
+        case HelperTokenLost(reason=reason):
+            if job.state in _MEANS_NOTHING or next_state(job.state, Trigger.FAIL) is None:
+                return None
+            return moves.failed(job, token_required(reason), env)
+        case _:
+            assert_never(event)
+
+
+def token_required(reason: str) -> Failure:
+    """The failure of a job whose helper token is gone (I7)."""
+    return Failure(
+        name="BG_E_TOKEN_REQUIRED",
+        context=ErrorContext.GENERAL_QUEUE_MANAGER,
+        message=f"{reason}: set the helper token again, or set the helper token flags to 0, then resume the job",
+        transient=False,
+    )
+
+
+def allows_implicit(slots: frozenset[CredentialSlot], target: str) -> bool:
+    """Whether SetCredentials allowed the account's own credentials for a target (I10).
+
+    Allowed for the proxy means allowed for the server as well.
+    """
+    targets = {slot.target for slot in slots if AuthScheme(slot.scheme) in IMPLICIT_SCHEMES}
+    return target in targets or (target == "server" and "proxy" in targets)
