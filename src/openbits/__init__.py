@@ -21,7 +21,16 @@ from openbits.version import __version__
 if TYPE_CHECKING:
     from openbits import aio
     from openbits.client.enumerator import Enumerator
-    from openbits.client.manager import File, Job, Manager
+    from openbits.client.manager import File, Job, JobError, Manager, TokenOptions
+    from openbits.client.network_identity import (
+        AccountProxySettings,
+        AccountProxyUsage,
+        AuthScheme,
+        AuthTarget,
+        ProxySettings,
+        ProxyUsage,
+        TokenFlags,
+    )
     from openbits.client.values import (
         LENGTH_TO_EOF,
         Event,
@@ -45,6 +54,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LENGTH_TO_EOF",
+    "AccountProxySettings",
+    "AccountProxyUsage",
+    "AuthScheme",
+    "AuthTarget",
     "BitsError",
     "Enumerator",
     "ErrorContext",
@@ -54,6 +67,7 @@ __all__ = [
     "FileProgress",
     "FileSpec",
     "Job",
+    "JobError",
     "JobErrorInfo",
     "JobInfo",
     "JobSpec",
@@ -65,19 +79,32 @@ __all__ = [
     "Owner",
     "Priority",
     "Progress",
+    "ProxySettings",
+    "ProxyUsage",
     "Range",
     "Result",
+    "TokenFlags",
+    "TokenOptions",
     "__version__",
     "aio",
 ]
 
 _MODULES = {
+    "AccountProxySettings": "openbits.client.network_identity",
+    "AccountProxyUsage": "openbits.client.network_identity",
+    "AuthScheme": "openbits.client.network_identity",
+    "AuthTarget": "openbits.client.network_identity",
     "BitsError": "openbits.errors",
     "Enumerator": "openbits.client.enumerator",
     "ErrorContext": "openbits.errors",
     "File": "openbits.client.manager",
     "Job": "openbits.client.manager",
+    "JobError": "openbits.client.manager",
     "Manager": "openbits.client.manager",
+    "ProxySettings": "openbits.client.network_identity",
+    "ProxyUsage": "openbits.client.network_identity",
+    "TokenFlags": "openbits.client.network_identity",
+    "TokenOptions": "openbits.client.manager",
 }
 
 

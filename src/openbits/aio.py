@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from openbits.client.aio import File, Job, Manager
+from openbits.client.aio import File, Job, JobError, Manager, TokenOptions
 
-__all__ = ["File", "Job", "Manager"]
+__all__ = ["File", "Job", "JobError", "Manager", "TokenOptions"]

@@ -18,10 +18,11 @@ from openbits.client.calls import Call, Script, events_target, stream_request
 from openbits.client.discovery import Endpoint
 from openbits.client.events import SILENCE_S, EventParser, Message, Reconnect, Refused
 from openbits.client.http1 import MalformedResponse, ResponseReader
-from openbits.client.objects import FileOperations, JobOperations, ManagerOperations
+from openbits.client.job_operations import JobOperations
+from openbits.client.objects import ErrorOperations, FileOperations, ManagerOperations, TokenOptionsOperations
 from openbits.client.operations import Asynchronous
 from openbits.client.transport import CALL_TIMEOUT_S, READ_SIZE_BYTES, Answer, NoAnswer, StaleConnection, broken_call
-from openbits.client.values import SETTLED_STATES, Event, JobState, event_from
+from openbits.client.values import SETTLED_STATES, Event, JobErrorInfo, JobState, event_from
 from openbits.errors import BitsError
 
 T = TypeVar("T")
@@ -202,13 +203,30 @@ class File(FileOperations, Asynchronous):
     """A file of a job; as openbits.File, awaited."""
 
 
-class Job(JobOperations[File], Asynchronous):
+class JobError(ErrorOperations[File], Asynchronous):
+    """The error of a job; as openbits.JobError, awaited."""
+
+    def _file(self, index: int) -> File:
+        return File(self._session, self._job_id, index)
+
+
+class TokenOptions(TokenOptionsOperations, Asynchronous):
+    """The helper token of a job; as openbits.TokenOptions, awaited."""
+
+
+class Job(JobOperations[File, JobError, TokenOptions], Asynchronous):
     """A job; as openbits.Job, awaited."""
 
     _session: AsyncSession
 
     def _file(self, index: int) -> File:
         return File(self._session, self._id, index)
+
+    def _error(self, info: JobErrorInfo) -> JobError:
+        return JobError(self._session, self._id, info)
+
+    def _token_options(self, capability: str) -> TokenOptions:
+        return TokenOptions(self._session, self._id, capability)
 
     async def events(self) -> AsyncGenerator[Event, None]:
         """Follow the job: first a snapshot of it, then every event and its progress, without end."""

@@ -31,7 +31,7 @@ def _as_it_is(data: Any) -> Any:
     return data
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Call(Generic[T]):
     """One request; `repeatable` says that carrying it out twice is the same as once."""
 
@@ -40,6 +40,10 @@ class Call(Generic[T]):
     body: Mapping[str, Any] | None = None
     repeatable: bool = False
     parse: Callable[[Any], T] = _as_it_is
+
+    def __repr__(self) -> str:
+        # Passwords travel in bodies, the capability of token options in a target: neither belongs into a log.
+        return f"<Call {self.method} {'/'.join(self.target.split('/')[:3])}>"
 
     def then(self, function: Callable[[T], U]) -> Call[U]:
         """Return the same call with `function` applied to its result."""
@@ -307,6 +311,22 @@ def complete(job_id: str) -> Call[Json]:
     return Call("POST", f"{_job_path(job_id)}/complete")
 
 
+def take_ownership(job_id: str) -> Call[Json]:
+    """J24, I8."""
+    return Call("POST", f"{_job_path(job_id)}/take-ownership")
+
+
+def set_credentials(job_id: str, target: str, scheme: str, user_name: str | None, password: str | None) -> Call[Json]:
+    """SetCredentials (J35)."""
+    body = {"target": target, "scheme": scheme, "user_name": user_name, "password": password}
+    return Call("PUT", f"{_job_path(job_id)}/credentials", body, repeatable=True)
+
+
+def remove_credentials(job_id: str, target: str, scheme: str) -> Call[Json]:
+    """RemoveCredentials (J36)."""
+    return Call("DELETE", f"{_job_path(job_id)}/credentials{encode_query({'target': target, 'scheme': scheme})}")
+
+
 def job_error(job_id: str) -> Call[Json]:
     """ErrorOut (J12)."""
     return Call("GET", f"{_job_path(job_id)}/error", repeatable=True)
@@ -320,6 +340,60 @@ def why(job_id: str) -> Call[Json]:
 def replace_remote_prefix(job_id: str, old: str, new: str) -> Call[Json]:
     """J40."""
     return Call("POST", f"{_job_path(job_id)}/replace-remote-prefix", {"old": old, "new": new})
+
+
+# Helper tokens (T1–T4).
+
+
+def token_options(job_id: str) -> Call[str]:
+    """Access to the job's helper token; gives the capability that stands for it."""
+    return Call("POST", f"{_job_path(job_id)}/token-options", parse=lambda data: str(data["capability"]))
+
+
+def _token_path(capability: str) -> str:
+    return f"/v1/token-options/{quote(capability)}"
+
+
+def helper_token(capability: str) -> Call[Json]:
+    """What is known of the helper: `sid`, `name`, `flags`."""
+    return Call("GET", _token_path(capability), repeatable=True)
+
+
+def set_helper_token(capability: str) -> Call[Json]:
+    """SetHelperToken (T1): the helper is whoever makes this call."""
+    return Call("PUT", f"{_token_path(capability)}/helper", repeatable=True)
+
+
+def clear_helper_token(capability: str) -> Call[Json]:
+    """ClearHelperToken (T2)."""
+    return Call("DELETE", f"{_token_path(capability)}/helper", repeatable=True)
+
+
+def set_helper_token_flags(capability: str, flags: int) -> Call[Json]:
+    """SetHelperTokenFlags (T3)."""
+    return Call("PUT", f"{_token_path(capability)}/flags", {"flags": flags}, repeatable=True)
+
+
+# Proxy settings of accounts (I20).
+
+
+def _proxy_settings_target(account: str | None) -> str:
+    return "/v1/proxy-settings" + encode_query({} if account is None else {"account": account})
+
+
+def account_proxy_settings(account: str | None) -> Call[Json]:
+    """The settings kept for an account; without one, for the caller."""
+    return Call("GET", _proxy_settings_target(account), repeatable=True)
+
+
+def set_account_proxy_settings(account: str | None, settings: Mapping[str, Any]) -> Call[Json]:
+    """Replace the usage; parameters that are not named are kept."""
+    return Call("PUT", _proxy_settings_target(account), settings, repeatable=True)
+
+
+def reset_account_proxy_settings(account: str | None) -> Call[Json]:
+    """Forget what is kept for an account."""
+    return Call("DELETE", _proxy_settings_target(account), repeatable=True)
 
 
 # Files.

@@ -8,23 +8,41 @@ from typing import Self
 
 from openbits.client.discovery import Endpoint
 from openbits.client.events import EventStream
-from openbits.client.objects import FileOperations, JobOperations, ManagerOperations
+from openbits.client.job_operations import JobOperations
+from openbits.client.objects import ErrorOperations, FileOperations, ManagerOperations, TokenOptionsOperations
 from openbits.client.operations import Blocking
 from openbits.client.session import Session
-from openbits.client.values import SETTLED_STATES, Event, JobState, event_from
+from openbits.client.values import SETTLED_STATES, Event, JobErrorInfo, JobState, event_from
 
 
 class File(FileOperations, Blocking):
     """A file of a job (inventory section 3)."""
 
 
-class Job(JobOperations[File], Blocking):
+class JobError(ErrorOperations[File], Blocking):
+    """The error of a job (inventory E1–E6)."""
+
+    def _file(self, index: int) -> File:
+        return File(self._session, self._job_id, index)
+
+
+class TokenOptions(TokenOptionsOperations, Blocking):
+    """The helper token of a job (inventory T1–T4)."""
+
+
+class Job(JobOperations[File, JobError, TokenOptions], Blocking):
     """A job (inventory section 2). The object is live: each method asks the service."""
 
     _session: Session
 
     def _file(self, index: int) -> File:
         return File(self._session, self._id, index)
+
+    def _error(self, info: JobErrorInfo) -> JobError:
+        return JobError(self._session, self._id, info)
+
+    def _token_options(self, capability: str) -> TokenOptions:
+        return TokenOptions(self._session, self._id, capability)
 
     def events(self) -> Generator[Event, None, None]:
         """Follow the job: first a snapshot of it, then every event and its progress, without end."""

@@ -1,53 +1,54 @@
-"""Managers, jobs and files in BITS's terms: what each method asks of the service, for both clients.
+"""Managers, files, errors and token options in BITS's terms: what each method asks of the service, for both clients.
 
-The classes here hold what is the same for the blocking and the asyncio client; `manager` and `aio` add what
-differs: who waits, and how.  A method that fails raises openbits.BitsError, whose `name` is BITS's; each docstring
-names the errors worth knowing.  Every method can raise BG_E_NOT_FOUND, E_ACCESSDENIED,
+The classes here, and `job_operations`, hold what is the same for the blocking and the asyncio client; `manager` and
+`aio` add what differs: who waits, and how.  A method that fails raises openbits.BitsError, whose `name` is BITS's; each
+docstring names the errors worth knowing.  Every method can raise BG_E_NOT_FOUND, E_ACCESSDENIED,
 ERROR_SERVICE_NOT_ACTIVE and RPC_S_CALL_FAILED.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
 from openbits.client import calls
 from openbits.client.calls import Call, Json, Script
 from openbits.client.enumerator import Enumerator
+from openbits.client.network_identity import (
+    AccountProxySettings,
+    AccountProxyUsage,
+    TokenFlags,
+    account_proxy_settings_from,
+    member,
+)
 from openbits.client.operations import operation
-from openbits.client.specs import default_settings, file_json, job_json, local_path
+from openbits.client.specs import default_settings, job_json
 from openbits.client.values import (
     FileInfo,
     FileProgress,
-    FileSpec,
     JobErrorInfo,
     JobInfo,
     JobSpec,
-    JobState,
-    JobTimes,
     JobType,
-    NotifyFlags,
-    Owner,
-    Priority,
-    Progress,
     Range,
     Result,
     error_from,
     file_from,
     job_from,
-    owner_from,
-    progress_from,
-    times_from,
 )
-from openbits.errors import BitsError
+from openbits.errors import BitsError, ErrorContext
 
 JobT = TypeVar("JobT")
 FileT = TypeVar("FileT")
 
 
-def _result(data: Json) -> Result:
+def result_of(data: Json) -> Result:
+    """Read how a call ended."""
     return Result(data["result"])
+
+
+def _done(_: Json) -> Result:
+    return Result.S_OK
 
 
 class ManagerOperations(Generic[JobT]):
@@ -105,6 +106,38 @@ class ManagerOperations(Generic[JobT]):
     def get_error_description(self, code: int | str) -> Call[str]:
         """Return what an HRESULT or a BITS name means (M4). Raises ERROR_RESOURCE_LANG_NOT_FOUND."""
         return calls.error_description(code).then(lambda data: str(data["text"]))
+
+    @operation
+    def get_account_proxy_settings(self, account: str | None = None) -> Call[AccountProxySettings]:
+        """Return the proxy settings that the service keeps for an account (I20, B43); without a name, the caller's.
+
+        `account` is LOCALSYSTEM, NETWORKSERVICE, LOCALSERVICE (administrators only) or one's own name.
+        """
+        return calls.account_proxy_settings(account).then(account_proxy_settings_from)
+
+    @operation
+    def set_account_proxy_settings(
+        self,
+        usage: AccountProxyUsage | str,
+        proxy_list: str | None = None,
+        bypass_list: str | None = None,
+        script_url: str | None = None,
+        account: str | None = None,
+    ) -> Call[Result]:
+        """Set which proxies an account's jobs use with PRECONFIG (I17, I20, B42).
+
+        MANUAL_PROXY takes `proxy_list` and `bypass_list`, AUTOSCRIPT `script_url`. What is not given is kept as an
+        earlier call has set it. Raises E_INVALIDARG, E_ACCESSDENIED (an account that is not one's own).
+        """
+        given = {"proxy_list": proxy_list, "bypass_list": bypass_list, "script_url": script_url}
+        settings = {name: value for name, value in given.items() if value is not None}
+        settings["usage"] = member(AccountProxyUsage, usage, "E_INVALIDARG").value
+        return calls.set_account_proxy_settings(account, settings).then(_done)
+
+    @operation
+    def reset_account_proxy_settings(self, account: str | None = None) -> Call[Result]:
+        """Forget an account's proxy settings, the parameters of all usages included (I20, RESET)."""
+        return calls.reset_account_proxy_settings(account).then(_done)
 
     @operation
     def version(self) -> Call[Json]:
@@ -182,7 +215,7 @@ class FileOperations:
 
         Raises E_PENDING while the file is not finished.
         """
-        return calls.change_file(self._job_id, self._index, {"validation_state": valid}).then(_result)
+        return calls.change_file(self._job_id, self._index, {"validation_state": valid}).then(result_of)
 
     @operation
     def set_remote_name(self, url: str) -> Call[Result]:
@@ -190,7 +223,7 @@ class FileOperations:
 
         Raises E_INVALIDARG, E_NOTIMPL (not a download), BG_E_INVALID_STATE.
         """
-        return calls.change_file(self._job_id, self._index, {"remote_name": url}).then(_result)
+        return calls.change_file(self._job_id, self._index, {"remote_name": url}).then(result_of)
 
     @operation
     def get_property(self, name: str = "http_response_headers") -> Call[str]:
@@ -203,270 +236,139 @@ class FileOperations:
         return self._info().then(lambda info: info.response_headers)
 
 
-class JobOperations(Generic[FileT]):
-    """IBackgroundCopyJob to IBackgroundCopyJob5 (inventory section 2), as far as downloads go."""
+class ErrorOperations(Generic[FileT]):
+    """IBackgroundCopyError (inventory E1–E6): the error of a job in ERROR or TRANSIENT_ERROR.
 
-    def __init__(self, session: Any, job_id: str) -> None:
+    The properties are what `Job.get_error` saw; the methods ask the service, as every object's do, and raise
+    BG_E_ERROR_INFORMATION_UNAVAILABLE when the job is over its error (J12).
+    """
+
+    def __init__(self, session: Any, job_id: str, info: JobErrorInfo) -> None:
         self._session = session
-        self._id = job_id
+        self._job_id = job_id
+        self._info = info
 
     def __repr__(self) -> str:
-        return f"<Job {self._id}>"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, JobOperations) and self._id == other._id
-
-    def __hash__(self) -> int:
-        return hash(self._id)
+        return f"<JobError {self._info.code} of job {self._job_id}>"
 
     def _file(self, index: int) -> FileT:
         raise NotImplementedError
 
     @property
-    def id(self) -> str:
-        """The job's GUID: lower case, no braces (J8)."""
-        return self._id
+    def info(self) -> JobErrorInfo:
+        """Everything at once, as a value."""
+        return self._info
 
-    def get_id(self) -> str:
-        """Return the job's GUID (J8)."""
-        return self._id
+    @property
+    def code(self) -> str:
+        """BITS's name of the error."""
+        return self._info.code
 
-    def _info(self) -> Call[JobInfo]:
-        return calls.job(self._id).then(job_from)
+    @property
+    def hresult(self) -> int:
+        """The number of the error."""
+        return self._info.hresult
 
-    def _set(self, **changes: Any) -> Call[Result]:
-        return calls.change_settings(self._id, changes).then(_result)
+    @property
+    def context(self) -> ErrorContext:
+        """Where it happened (E2)."""
+        return self._info.context
 
-    def _setting(self, name: str) -> Call[Any]:
-        return calls.job(self._id).then(lambda data: data["settings"][name])
+    @property
+    def message(self) -> str:
+        """What happened, as one sentence."""
+        return self._info.message
 
-    # Files.
+    @property
+    def protocol(self) -> str | None:
+        """`http` or `file`, or None."""
+        return self._info.protocol
+
+    @property
+    def file_index(self) -> int | None:
+        """The index of the file concerned, or None."""
+        return self._info.file_index
+
+    @property
+    def remote_name(self) -> str | None:
+        """The URL of the file concerned, or None."""
+        return self._info.remote_name
+
+    @property
+    def local_name(self) -> str | None:
+        """The path of the file concerned, or None."""
+        return self._info.local_name
+
+    def _now(self) -> Call[JobErrorInfo]:
+        return calls.job_error(self._job_id).then(error_from)
 
     @operation
-    def add_file(
-        self, remote_name: str, local_name: str | os.PathLike[str], checksum: str | None = None
-    ) -> Call[Result]:
-        """Add a file (J1): a URL and an absolute local path. Not running, a job needs Resume to fetch it.
+    def get_error(self) -> Call[tuple[ErrorContext, int]]:
+        """Return context and HRESULT (E1)."""
+        return self._now().then(JobErrorInfo.get_error)
 
-        `checksum` (`sha256:HEX`, `sha512:HEX`) must match before the job is TRANSFERRED. Raises E_INVALIDARG,
-        E_ACCESSDENIED (the directory may not be written to), BG_E_TOO_MANY_FILES, BG_E_TOO_MANY_FILES_IN_JOB,
-        BG_E_INVALID_STATE.
+    @operation
+    def get_file(self) -> Call[FileT]:
+        """Return the file concerned (E3). Raises BG_E_FILE_NOT_AVAILABLE."""
+        return self._now().then(lambda info: self._file(info.get_file()))
+
+    @operation
+    def get_error_description(self) -> Call[str]:
+        """Return what happened, as one sentence (E4)."""
+        return self._now().then(JobErrorInfo.get_error_description)
+
+    @operation
+    def get_error_context_description(self) -> Call[str]:
+        """Return where it happened, as one sentence (E4)."""
+        return self._now().then(JobErrorInfo.get_error_context_description)
+
+    @operation
+    def get_protocol(self) -> Call[str]:
+        """Return `http` or `file` (E5). Raises BG_E_PROTOCOL_NOT_AVAILABLE."""
+        return self._now().then(JobErrorInfo.get_protocol)
+
+
+class TokenOptionsOperations:
+    """IBitsTokenOptions (inventory T1–T4, I7): a second identity that helps a job out.
+
+    Access was checked when `Job.token_options` gave the object out; then it is the *helper* who calls
+    `set_helper_token`: impersonated, with Cloaking.DYNAMIC on this object, or with STATIC set while impersonated.
+    Every method can raise RPC_E_DISCONNECTED: the service forgets tokens and their options when it restarts.
+    """
+
+    def __init__(self, session: Any, job_id: str, capability: str) -> None:
+        self._session = session
+        self._job_id = job_id
+        self._capability = capability
+
+    def __repr__(self) -> str:
+        # Not the capability: whoever knows it may give himself to the job as its helper.
+        return f"<TokenOptions of job {self._job_id}>"
+
+    @operation
+    def set_helper_token(self) -> Call[Result]:
+        """Make whoever makes this call the helper (T1): the kernel tells the service who that is.
+
+        Raises E_ACCESSDENIED for a helper with administrator's rights where the caller had none.
         """
-        spec = FileSpec(remote_name=remote_name, local_name=local_path(local_name), checksum=checksum)
-        return calls.add_files(self._id, [file_json(spec)]).then(_result)
+        return calls.set_helper_token(self._capability).then(result_of)
 
     @operation
-    def add_file_set(self, files: Iterable[FileSpec | tuple[str, str]]) -> Call[Result]:
-        """Add many files in one call, all or none (J2): FileSpec values or pairs of URL and path."""
-        specs = [
-            one if isinstance(one, FileSpec) else FileSpec(remote_name=one[0], local_name=local_path(one[1]))
-            for one in files
-        ]
-        return calls.add_files(self._id, [file_json(spec) for spec in specs]).then(_result)
+    def clear_helper_token(self) -> Call[Result]:
+        """Drop the helper (T2)."""
+        return calls.clear_helper_token(self._capability).then(result_of)
 
     @operation
-    def add_file_with_ranges(
-        self, remote_name: str, local_name: str | os.PathLike[str], ranges: Iterable[Range | tuple[int, int]]
-    ) -> Call[Result]:
-        """Add parts of a file (J41): they are written back to back, in the order given.
-
-        A length of LENGTH_TO_EOF reaches to the end. Raises E_INVALIDARG (no ranges), BG_E_INVALID_RANGE,
-        BG_E_OVERLAPPING_RANGES, BG_E_TOO_MANY_RANGES_IN_FILE.
-        """
-        wanted = tuple(one if isinstance(one, Range) else Range(*one) for one in ranges)
-        if not wanted:
-            raise BitsError("E_INVALIDARG", "there are no ranges: add a whole file with add_file")
-        spec = FileSpec(remote_name=remote_name, local_name=local_path(local_name), ranges=wanted)
-        return calls.add_files(self._id, [file_json(spec)]).then(_result)
+    def set_helper_token_flags(self, flags: TokenFlags | int) -> Call[Result]:
+        """Set where the helper stands in for the owner (T3): any of LOCAL_FILE and NETWORK; 0: nowhere."""
+        return calls.set_helper_token_flags(self._capability, int(flags)).then(result_of)
 
     @operation
-    def enum_files(self) -> Script[Enumerator[FileT]]:
-        """Return the job's files (J3): a snapshot of which there are; each object is live."""
-        files = yield from calls.all_files(self._id)
-        return Enumerator([self._file(data["index"]) for data in files])
+    def get_helper_token_flags(self) -> Call[TokenFlags]:
+        """Return where the helper stands in for the owner (T3)."""
+        return calls.helper_token(self._capability).then(lambda data: TokenFlags(data["flags"]))
 
     @operation
-    def enum_file_infos(self) -> Script[list[FileInfo]]:
-        """Return the job's files as pictures of this moment, one call a page."""
-        files = yield from calls.all_files(self._id)
-        return [file_from(data) for data in files]
-
-    @operation
-    def replace_remote_prefix(self, old: str, new: str) -> Call[Result]:
-        """Replace the beginning of all URLs that begin with `old` (J40); S_FALSE if none does.
-
-        Raises E_INVALIDARG, E_NOTIMPL (not a download).
-        """
-        return calls.replace_remote_prefix(self._id, old, new).then(_result)
-
-    # Verbs.
-
-    @operation
-    def resume(self) -> Call[Result]:
-        """Start or restart the job (J5); in TRANSIENT_ERROR it is tried at once.
-
-        Raises BG_E_EMPTY (no files), BG_E_INVALID_STATE (final).
-        """
-        return calls.resume(self._id).then(_result)
-
-    @operation
-    def suspend(self) -> Call[Result]:
-        """Stop the job until Resume (J4); nothing that was fetched is lost. Raises BG_E_INVALID_STATE (final)."""
-        return calls.suspend(self._id).then(_result)
-
-    @operation
-    def cancel(self) -> Call[Result]:
-        """Delete the job and everything it has fetched (J6). May give BG_S_UNABLE_TO_DELETE_FILES."""
-        return calls.cancel(self._id).then(_result)
-
-    @operation
-    def complete(self) -> Call[Result]:
-        """Give the finished files their names and end the job (J7).
-
-        May give BG_S_PARTIAL_COMPLETE or BG_S_UNABLE_TO_DELETE_FILES. Raises the error of a file that could not be
-        renamed; the job then stays, and Complete may be called again.
-        """
-        return calls.complete(self._id).then(_result)
-
-    # What there is to know.
-
-    @operation
-    def get_info(self) -> Call[JobInfo]:
-        """Return everything about the job at this moment, in one call."""
-        return self._info()
-
-    @operation
-    def get_type(self) -> Call[JobType]:
-        """Return the type (J8)."""
-        return self._info().then(lambda info: info.type)
-
-    @operation
-    def get_state(self) -> Call[JobState]:
-        """Return the state (J11)."""
-        return self._info().then(lambda info: info.state)
-
-    @operation
-    def get_progress(self) -> Call[Progress]:
-        """Return bytes and files, in all and transferred (J9)."""
-        return calls.job(self._id).then(progress_from)
-
-    @operation
-    def get_times(self) -> Call[JobTimes]:
-        """Return when the job was created, last changed, and TRANSFERRED (J10)."""
-        return calls.job(self._id).then(times_from)
-
-    @operation
-    def get_owner(self) -> Call[Owner]:
-        """Return the owner (J13)."""
-        return calls.job(self._id).then(lambda data: owner_from(data["owner"]))
-
-    @operation
-    def get_error(self) -> Call[JobErrorInfo]:
-        """Return the error of a job in ERROR or TRANSIENT_ERROR (J12).
-
-        Raises BG_E_ERROR_INFORMATION_UNAVAILABLE when there is none, or none any more.
-        """
-        return calls.job_error(self._id).then(error_from)
-
-    @operation
-    def get_error_count(self) -> Call[int]:
-        """Return how often the job was interrupted by an error, over its life (J21)."""
-        return self._info().then(lambda info: info.error_count)
-
-    @operation
-    def why(self) -> Call[str]:
-        """Return the one thing that the job waits for, as a sentence."""
-        return calls.why(self._id).then(lambda data: str(data["sentence"]))
-
-    # Properties.
-
-    @operation
-    def set_display_name(self, name: str) -> Call[Result]:
-        """Set the name: 1 to 256 characters (J14). Raises E_INVALIDARG, BG_E_STRING_TOO_LONG."""
-        return self._set(name=name)
-
-    @operation
-    def get_display_name(self) -> Call[str]:
-        """Return the name (J14)."""
-        return self._info().then(lambda info: info.name)
-
-    @operation
-    def set_description(self, description: str) -> Call[Result]:
-        """Set the description: up to 1,024 characters (J15). Raises BG_E_STRING_TOO_LONG."""
-        return self._set(description=description)
-
-    @operation
-    def get_description(self) -> Call[str]:
-        """Return the description (J15)."""
-        return self._info().then(lambda info: info.description)
-
-    @operation
-    def set_priority(self, priority: Priority) -> Call[Result]:
-        """Set the priority (J16); NORMAL when nothing is said."""
-        return self._set(priority=Priority(priority).name.lower())
-
-    @operation
-    def get_priority(self) -> Call[Priority]:
-        """Return the priority (J16)."""
-        return self._info().then(lambda info: info.priority)
-
-    @operation
-    def set_notify_flags(self, flags: NotifyFlags | int) -> Call[Result]:
-        """Set which events are notified (J17); 3, JOB_TRANSFERRED and JOB_ERROR, when nothing is said."""
-        return self._set(notify_flags=int(flags))
-
-    @operation
-    def get_notify_flags(self) -> Call[NotifyFlags]:
-        """Return which events are notified (J17)."""
-        return self._setting("notify_flags").then(NotifyFlags)
-
-    @operation
-    def set_minimum_retry_delay(self, seconds: int) -> Call[Result]:
-        """Set how long a TRANSIENT_ERROR waits for its retry (J19): 600 s when nothing is said, at least 5 s."""
-        return self._set(minimum_retry_delay=seconds)
-
-    @operation
-    def get_minimum_retry_delay(self) -> Call[int]:
-        """Return how long a TRANSIENT_ERROR waits for its retry, in seconds (J19)."""
-        return self._setting("minimum_retry_delay").then(int)
-
-    @operation
-    def set_no_progress_timeout(self, seconds: int) -> Call[Result]:
-        """Set how long retries may bring nothing before the job goes to ERROR (J20): 14 days when nothing is said."""
-        return self._set(no_progress_timeout=seconds)
-
-    @operation
-    def get_no_progress_timeout(self) -> Call[int]:
-        """Return how long retries may bring nothing, in seconds (J20)."""
-        return self._setting("no_progress_timeout").then(int)
-
-    @operation
-    def set_maximum_download_time(self, seconds: int | None) -> Call[Result]:
-        """Set how long the job may be CONNECTING and TRANSFERRING in all (J53); None: the service's limit."""
-        return self._set(maximum_download_time=seconds)
-
-    @operation
-    def get_maximum_download_time(self) -> Call[int | None]:
-        """Return how long the job may be CONNECTING and TRANSFERRING in all, in seconds (J53)."""
-        return self._setting("maximum_download_time")
-
-    @operation
-    def set_property(self, name: str, value: Any) -> Call[Result]:
-        """Set a property by the name that `bits set` takes (J60–J64 and ours).
-
-        `cost_flags`, `notification_clsid`, `dynamic_content`, `high_performance`, `max_download_size`,
-        `strict_http`, `file_concurrency`, `stall_timeout`, `umask`, `custom_headers`. Raises
-        BG_E_UNKNOWN_PROPERTY_ID, BG_E_READ_ONLY_PROPERTY_AFTER_ADDFILE, …_AFTER_RESUME.
-        """
-        return self._set(**{name: value})
-
-    @operation
-    def get_property(self, name: str) -> Call[Any]:
-        """Return a property by the name that `bits set` takes. Raises BG_E_UNKNOWN_PROPERTY_ID."""
-
-        def pick(data: Json) -> Any:
-            if name not in data["settings"]:
-                raise BitsError("BG_E_UNKNOWN_PROPERTY_ID", f"a job has no property {name!r}")
-            return data["settings"][name]
-
-        return calls.job(self._id).then(pick)
+    def get_helper_token_sid(self) -> Call[str | None]:
+        """Return the helper's `uid:N`, or None where there is no helper (T4)."""
+        return calls.helper_token(self._capability).then(lambda data: None if data["sid"] is None else str(data["sid"]))

@@ -11,7 +11,19 @@ from typing import Any
 import pytest
 
 import openbits
-from openbits import BitsError, ErrorContext, FileSpec, JobSpec, JobState, JobType, NotifyFlags, Priority, Range, Result
+from openbits import (
+    BitsError,
+    ErrorContext,
+    FileSpec,
+    JobSpec,
+    JobState,
+    JobType,
+    NotifyFlags,
+    Priority,
+    ProxyUsage,
+    Range,
+    Result,
+)
 from openbits.client import calls, values
 from openbits.client.discovery import Endpoint
 from openbits.client.enumerator import Enumerator
@@ -20,7 +32,13 @@ from openbits.client.specs import process_umask
 from openbits.core import model
 from support.fake_api import FakeApi, Reply, error_out, file_out, job_out, problem, settings_out
 
-DETAIL = {**job_out(id="1", error=error_out(), error_count=3, state="ERROR"), "settings": settings_out()}
+DETAIL = {
+    **job_out(id="1", error=error_out(), error_count=3, state="ERROR"),
+    "settings": settings_out(proxy_usage="override", proxy_list="p:1 q:2", proxy_bypass_list=None),
+    "owner_integrity_level": 0x2000,
+    "owner_is_elevated": False,
+    "helper_token_flags": 0,
+}
 DONE = Reply(json={"result": "S_OK", "hresult": 0, "job": job_out()})
 PARTIAL = Reply(json={"result": "BG_S_PARTIAL_COMPLETE", "hresult": 0x00200017, "job": job_out()})
 ROUTES: dict[str, Any] = {
@@ -36,6 +54,26 @@ ROUTES: dict[str, Any] = {
     "POST /v1/jobs/1/suspend": DONE,
     "POST /v1/jobs/1/cancel": DONE,
     "POST /v1/jobs/1/complete": PARTIAL,
+    "POST /v1/jobs/1/take-ownership": DONE,
+    "PUT /v1/jobs/1/credentials": DONE,
+    "DELETE /v1/jobs/1/credentials": Reply(json={"result": "S_FALSE", "hresult": 1, "job": job_out()}),
+    "POST /v1/jobs/1/token-options": Reply(status=201, json={"capability": "s3cret/cap"}),
+    "GET /v1/token-options/s3cret%2Fcap": Reply(json={"sid": "uid:1001", "name": "bert", "flags": 3}),
+    "PUT /v1/token-options/s3cret%2Fcap/helper": Reply(json={"result": "S_OK"}),
+    "DELETE /v1/token-options/s3cret%2Fcap/helper": Reply(json={"result": "S_OK"}),
+    "PUT /v1/token-options/s3cret%2Fcap/flags": Reply(json={"result": "S_OK"}),
+    "GET /v1/proxy-settings": Reply(
+        json={
+            "account": "LOCALSERVICE",
+            "usage": None,
+            "proxy_list": "p:1",
+            "bypass_list": "",
+            "script_url": "",
+            "applies_to": "its jobs",
+        }
+    ),
+    "PUT /v1/proxy-settings": Reply(json={"result": "S_OK"}),
+    "DELETE /v1/proxy-settings": Reply(status=204, json=None),
     "POST /v1/jobs/1/replace-remote-prefix": Reply(json={"result": "S_FALSE", "hresult": 1, "job": job_out()}),
 }
 
@@ -53,6 +91,12 @@ GETTERS: list[tuple[str, Any]] = [
     ("get_no_progress_timeout", 1_209_600),
     ("get_maximum_download_time", None),
     ("why", "it waits"),
+    ("get_owner_integrity_level", 0x2000),
+    ("get_owner_elevation_state", False),
+    (
+        "get_proxy_settings",
+        openbits.ProxySettings(usage=ProxyUsage.OVERRIDE, proxy_list="p:1 q:2", bypass_list=None),
+    ),
 ]
 SETTERS: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     ("set_display_name", ("new",), {"name": "new"}),
@@ -63,6 +107,16 @@ SETTERS: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     ("set_no_progress_timeout", (0,), {"no_progress_timeout": 0}),
     ("set_maximum_download_time", (None,), {"maximum_download_time": None}),
     ("set_property", ("dynamic_content", True), {"dynamic_content": True}),
+    (
+        "set_proxy_settings",
+        (ProxyUsage.OVERRIDE, "p:1", "*.org"),
+        {"proxy_usage": "override", "proxy_list": "p:1", "proxy_bypass_list": "*.org"},
+    ),
+    (
+        "set_proxy_settings",
+        ("no_proxy",),
+        {"proxy_usage": "no_proxy", "proxy_list": None, "proxy_bypass_list": None},
+    ),
 ]
 VERBS = [
     ("resume", Result.S_OK),
@@ -122,19 +176,147 @@ def test_verbs_of_a_job(call: Callable[..., Any], name: str, result: Result) -> 
         assert api.requests[-1].body == b""
 
 
+async def ask_async(path: str, getter: str, *asked: tuple[str, tuple[Any, ...]]) -> tuple[Any, list[Any]]:
+    async with openbits.aio.Manager(path) as manager:
+        given = await getattr(await manager.get_job("1"), getter)()
+        return given, [await getattr(given, name)(*arguments) for name, arguments in asked]
+
+
+def ask_blocking(path: str, getter: str, *asked: tuple[str, tuple[Any, ...]]) -> tuple[Any, list[Any]]:
+    given = getattr(openbits.Manager(path).get_job("1"), getter)()
+    return given, [getattr(given, name)(*arguments) for name, arguments in asked]
+
+
+def ask_awaited(path: str, getter: str, *asked: tuple[str, tuple[Any, ...]]) -> tuple[Any, list[Any]]:
+    return asyncio.run(ask_async(path, getter, *asked))
+
+
+both_ask = pytest.mark.parametrize("ask", [ask_blocking, ask_awaited], ids=["blocking", "asyncio"])
+
+
 @both
-def test_times_and_error_of_a_job(call: Callable[..., Any]) -> None:
-    """J10, J12, E1–E5."""
+def test_times_of_a_job(call: Callable[..., Any]) -> None:
+    """J10."""
     with FakeApi(ROUTES) as api:
         times = call(api.path, "get_times")
         assert times.creation_time == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
         assert times.transfer_completion_time is None
-        error = call(api.path, "get_error")
-    assert error.get_error() == (ErrorContext.REMOTE_FILE, 0x80190194)
-    assert error.get_file() == 0
-    assert error.get_protocol() == "http"
-    assert "404" in error.get_error_description()
-    assert "remote file" in error.get_error_context_description()
+
+
+ERROR_METHODS = [
+    ("get_error", ()),
+    ("get_file", ()),
+    ("get_protocol", ()),
+    ("get_error_description", ()),
+    ("get_error_context_description", ()),
+]
+
+
+@both_ask
+def test_the_error_of_a_job_is_an_object_that_asks(ask: Callable[..., Any]) -> None:
+    """J12, E1–E5: its properties are a picture of the moment, its methods calls like any other."""
+    with FakeApi(ROUTES) as api:
+        error, answers = ask(api.path, "get_error", *ERROR_METHODS)
+        assert api.targets()[1:] == ["GET /v1/jobs/1/error"] * 6
+    assert (error.code, error.hresult) == ("BG_E_HTTP_ERROR_404", 0x80190194)
+    assert (error.context, error.file_index, error.protocol) == (ErrorContext.REMOTE_FILE, 0, "http")
+    assert (error.remote_name, error.local_name) == ("http://host/kernel", "/srv/kernel")
+    assert error.message == error.info.message == "the server answered 404 (Not Found)"
+    assert answers[0] == (ErrorContext.REMOTE_FILE, 0x80190194)
+    assert isinstance(answers[1], openbits.File | openbits.aio.File)
+    assert (answers[1].index, answers[2]) == (0, "http")
+    assert "404" in answers[3]
+    assert "remote file" in answers[4]
+
+
+def test_an_error_that_is_over_cannot_be_asked_any_more() -> None:
+    """J12: the picture stays."""
+    gone = problem("BG_E_ERROR_INFORMATION_UNAVAILABLE", 0x8020000F, "the job has no error to report", status=409)
+    with FakeApi({**ROUTES, "GET /v1/jobs/1/error": [Reply(json=error_out()), gone]}) as api:
+        error = openbits.Manager(api.path).get_job("1").get_error()
+        with pytest.raises(BitsError) as caught:
+            error.get_error()
+        assert caught.value.name == "BG_E_ERROR_INFORMATION_UNAVAILABLE"
+        assert error.hresult == 0x80190194
+
+
+TOKEN_METHODS = [
+    ("set_helper_token", ()),
+    ("set_helper_token_flags", (openbits.TokenFlags.LOCAL_FILE | openbits.TokenFlags.NETWORK,)),
+    ("get_helper_token_flags", ()),
+    ("get_helper_token_sid", ()),
+    ("clear_helper_token", ()),
+]
+
+
+@both_ask
+def test_token_options_of_a_job(ask: Callable[..., Any]) -> None:
+    """T1–T4: nothing in a request says who the helper is, and nobody sees the capability by accident."""
+    with FakeApi(ROUTES) as api:
+        options, answers = ask(api.path, "token_options", *TOKEN_METHODS)
+        path = "/v1/token-options/s3cret%2Fcap"
+        assert [(request.method, request.target, request.body) for request in api.requests[2:]] == [
+            ("PUT", f"{path}/helper", b""),
+            ("PUT", f"{path}/flags", b'{"flags":3}'),
+            ("GET", path, b""),
+            ("GET", path, b""),
+            ("DELETE", f"{path}/helper", b""),
+        ]
+    assert answers == [Result.S_OK, Result.S_OK, openbits.TokenFlags(3), "uid:1001", Result.S_OK]
+    assert "s3cret" not in repr(options) + repr(calls.helper_token("s3cret"))
+
+
+@both
+def test_ownership_and_credentials_of_a_job(call: Callable[..., Any]) -> None:
+    """I8, J35, J36: a password is in the request and in nothing that could be printed."""
+    with FakeApi(ROUTES) as api:
+        assert call(api.path, "take_ownership") is Result.S_OK
+        assert api.targets()[-1] == "POST /v1/jobs/1/take-ownership"
+        assert call(api.path, "set_credentials", openbits.AuthTarget.PROXY, "basic", "anna", "pa55") is Result.S_OK
+        assert api.requests[-1].json == {"target": "proxy", "scheme": "basic", "user_name": "anna", "password": "pa55"}
+        call(api.path, "set_credentials", "server", openbits.AuthScheme.NEGOTIATE)
+        assert api.requests[-1].json["password"] is None
+        assert call(api.path, "remove_credentials", "proxy", "basic") is Result.S_FALSE
+        assert api.targets()[-1] == "DELETE /v1/jobs/1/credentials?target=proxy&scheme=basic"
+    assert "pa55" not in repr(calls.set_credentials("1", "proxy", "basic", "anna", "pa55"))
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "error"),
+    [
+        ("set_credentials", ("origin", "basic", "a", "b"), "BG_E_INVALID_AUTH_TARGET"),
+        ("set_credentials", ("server", "kerberos", "a", "b"), "BG_E_INVALID_AUTH_SCHEME"),
+        ("remove_credentials", (2, "basic"), "BG_E_INVALID_AUTH_TARGET"),
+        ("set_proxy_settings", ("sometimes",), "E_NOTIMPL"),
+    ],
+)
+def test_what_is_no_member_of_an_enumeration_is_refused(name: str, arguments: tuple[Any, ...], error: str) -> None:
+    """J22, J35."""
+    with FakeApi(ROUTES) as api:
+        with pytest.raises(BitsError) as caught:
+            call_blocking(api.path, name, *arguments)
+        assert caught.value.name == error
+        assert [request.method for request in api.requests] == ["GET"]
+
+
+def test_proxy_settings_of_accounts() -> None:
+    """I20, B42, B43: what is not named is kept."""
+    with FakeApi(ROUTES) as api:
+        manager = openbits.Manager(api.path)
+        found = manager.get_account_proxy_settings("LOCALSERVICE")
+        assert (found.account, found.usage, found.proxy_list) == ("LOCALSERVICE", None, "p:1")
+        usage = openbits.AccountProxyUsage.AUTOSCRIPT
+        assert manager.set_account_proxy_settings(usage, script_url="http://w/pac") is Result.S_OK
+        assert api.requests[-1].json == {"usage": "autoscript", "script_url": "http://w/pac"}
+        assert manager.reset_account_proxy_settings("anna b") is Result.S_OK
+        with pytest.raises(BitsError) as caught:
+            manager.set_account_proxy_settings("reset")
+        assert caught.value.name == "E_INVALIDARG"
+        assert api.targets() == [
+            "GET /v1/proxy-settings?account=LOCALSERVICE",
+            "PUT /v1/proxy-settings",
+            "DELETE /v1/proxy-settings?account=anna%20b",
+        ]
 
 
 def test_an_error_without_file_or_protocol_says_so() -> None:
