@@ -4,66 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
 
 from openbits.api import render, requests, wire
+from openbits.api.base import CALLER, HandlerBase, answer
 from openbits.api.openapi import describe
-from openbits.api.peer import Accounts
 from openbits.core.model import Caller
 from openbits.errors import BitsError, by_hresult, error_code
 from openbits.service.feed import Subscription
-from openbits.service.manager import Manager
 from openbits.service.records import EventRecord
 from openbits.version import __version__
 
-CALLER: web.RequestKey[Caller] = web.RequestKey("caller", Caller)
-HEARTBEAT_S = 15.0
 EVENTS_PER_READ = 1000
-LARGE_BODY_BYTES = 256 * 1024
+HEARTBEAT_S = 15.0
 
 
-@dataclass(slots=True)
-class _Turns:
-    """Who may read a large body."""
-
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    wanted: int = 0
-
-
-class Handlers:
+class Handlers(HandlerBase):
     """One method for each row of api.routes.ROUTES."""
-
-    def __init__(self, manager: Manager, accounts: Accounts, *, mode: str, read_timeout_s: float) -> None:
-        self._manager = manager
-        self._accounts = accounts
-        self._mode = mode
-        self._read_timeout_s = read_timeout_s
-        self._large_bodies: dict[int, _Turns] = {}
-        self._description: bytes | None = None
-
-    async def _body(self, request: web.Request, cls: type[Any]) -> Any:
-        size = request.content_length
-        if size is not None and size <= LARGE_BODY_BYTES:
-            return await requests.read_body(request, cls, timeout_s=self._read_timeout_s)
-        async with self._turn(request[CALLER].identity.uid):
-            return await requests.read_body(request, cls, timeout_s=self._read_timeout_s)
-
-    @contextlib.asynccontextmanager
-    async def _turn(self, uid: int) -> AsyncIterator[None]:
-        """Large bodies of an account, one after the other: many connections must not fill the memory with them."""
-        turns = self._large_bodies.setdefault(uid, _Turns())
-        turns.wanted += 1
-        try:
-            async with turns.lock:
-                yield
-        finally:
-            turns.wanted -= 1
-            if not turns.wanted:
-                del self._large_bodies[uid]
 
     # --- the service ----------------------------------------------------------------------------------
 
@@ -284,11 +243,6 @@ class Handlers:
                 await response.write(_event("progress", render.progress_out(record)))
             elif record.id > sent:
                 await response.write(_event("job", render.event_out(self._manager, record), record.id))
-
-
-def answer(document: Any, *, status: int = 200) -> web.Response:
-    """An answer with a JSON body."""
-    return web.Response(body=render.to_json(document), status=status, content_type="application/json")
 
 
 def _continue_after(request: web.Request) -> int | None:

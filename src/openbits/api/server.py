@@ -20,7 +20,8 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from openbits.api import render
-from openbits.api.handlers import CALLER, Handlers
+from openbits.api.base import CALLER
+from openbits.api.handlers import Handlers
 from openbits.api.peer import Accounts, check_namespace, read_identity, read_uid
 from openbits.api.routes import ROUTES
 from openbits.core.model import Identity

@@ -9,7 +9,6 @@ from openbits.core.model import (
     CredentialSlot,
     File,
     HelperFlag,
-    Identity,
     Job,
     Owner,
     Settings,
@@ -250,11 +249,10 @@ Event = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartRun:
-    """Let a worker of the owner fetch what is missing. Not kept: a restart schedules anew."""
+    """Let a worker fetch what is missing. Not kept: a restart schedules anew."""
 
     job_id: str
     run: int
-    identity: Identity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

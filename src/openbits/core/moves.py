@@ -38,7 +38,7 @@ def moved(job: Job, trigger: Trigger, env: Environment) -> Job:
 def new_run(job: Job, env: Environment) -> Step:
     """Let a worker fetch what is missing, in a run with a number of its own."""
     job = replace(job, run=job.run + 1, modified_at=env.now)
-    return Step(job=job, effects=(StartRun(job_id=job.id, run=job.run, identity=job.owner.identity),))
+    return Step(job=job, effects=(StartRun(job_id=job.id, run=job.run),))
 
 
 def enter_queue(job: Job, trigger: Trigger, env: Environment, text: str) -> Step:

@@ -6,13 +6,16 @@ what is durable, and ends every transfer with exactly one TransferEnded.  An *op
 of work on files: the service sends one or more frames with the same number, the worker answers
 with one or more result frames, the last of which says so.
 
+A descriptor travels with the frames of CARRIERS, exactly one with each, and with no other frame; with FileHandle
+and FileOpened only if they report no error.
+
 Codes are names of the error table; an empty code means success.  Local names travel with
 `surrogateescape`.  Sizes are bytes, times seconds.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from openbits.frames.codec import Codec
@@ -78,6 +81,34 @@ class FileResult:
     message: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProxySpec:
+    """Which proxy settings a transfer obeys; whose they are was decided by the service (I15).
+
+    `usage`: `direct`; `manual` (`proxies` and `bypass`, in the syntax of J23); `desktop` (the account's own desktop
+    settings, which only a process with its rights can read); `script` and `detect` (PAC from `script_url`, WPAD).
+    `source` says for people whose settings these are.
+    """
+
+    usage: str = "direct"
+    proxies: str = ""
+    bypass: str = ""
+    script_url: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImplicitSpec:
+    """Where the account's own credentials may answer a challenge, and what sort of account speaks (I10, I4)."""
+
+    server: bool = False
+    proxy: bool = False
+    is_anonymous: bool = False
+    """A LOCAL_SERVICE account: nothing is ever sent for it."""
+    account: str = ""
+    """For people: who speaks to the network."""
+
+
 # --- service to worker -----------------------------------------------------------------------
 
 
@@ -102,6 +133,10 @@ class StartTransfer:
     max_download_bytes: int | None
     """How much more the job may fetch in this run."""
     custom_headers: str
+    proxy: ProxySpec = field(default_factory=ProxySpec)
+    implicit: ImplicitSpec = field(default_factory=ImplicitSpec)
+    takes_handles: bool = False
+    """The temporary files are another identity's: each is asked for with FileWanted and comes as a FileHandle."""
 
 
 @SERVICE_TO_WORKER.frame
@@ -149,6 +184,73 @@ class DeleteFiles:
     operation: int
     paths: tuple[str, ...]
     last: bool
+
+
+@SERVICE_TO_WORKER.frame
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileHandle:
+    """The temporary file that FileWanted asked for; a descriptor open for reading and writing travels along."""
+
+    transfer: int
+    index: int
+    kept: bool = False
+    """Whether it holds what the earlier run left (`durable_bytes`); otherwise it is empty."""
+    error: str = ""
+    message: str = ""
+    transient: bool = False
+
+
+@SERVICE_TO_WORKER.frame
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenFile:
+    """Open or make a temporary file for a worker of another identity; the answer is FileOpened."""
+
+    operation: int
+    temporary_name: str
+    durable_bytes: int
+    umask: int
+
+
+@SERVICE_TO_WORKER.frame
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenForReading:
+    """Open a temporary file that is to change hands; the answer is FileOpened."""
+
+    operation: int
+    temporary_name: str
+    least_bytes: int
+
+
+@SERVICE_TO_WORKER.frame
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdoptFile:
+    """Make a temporary file with the first `length` bytes of the descriptor that travels along, durably."""
+
+    operation: int
+    temporary_name: str
+    length: int
+    umask: int
+
+
+@SERVICE_TO_WORKER.frame
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObtainTickets:
+    """Get a ticket for the computer by its keytab (a full path); the answer is TicketsObtained.
+
+    An empty principal stands for the first host principal of the keytab.
+    """
+
+    operation: int
+    keytab: str
+    principal: str
+
+
+@SERVICE_TO_WORKER.frame
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakeTickets:
+    """Use the credential cache that travels along (an anonymous file) as this account's."""
+
+    principal: str
 
 
 # --- worker to service -----------------------------------------------------------------------
@@ -258,3 +360,41 @@ class OperationResults:
     operation: int
     results: tuple[FileResult, ...]
     last: bool
+
+
+@WORKER_TO_SERVICE.frame
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileWanted:
+    """A transfer that takes handles needs this file's."""
+
+    transfer: int
+    index: int
+
+
+@WORKER_TO_SERVICE.frame
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileOpened:
+    """The answer to OpenFile and OpenForReading; a descriptor travels along when there is no error."""
+
+    operation: int
+    kept: bool = False
+    error: str = ""
+    message: str = ""
+    transient: bool = False
+
+
+@WORKER_TO_SERVICE.frame
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TicketsObtained:
+    """The answer to ObtainTickets; an anonymous file with a credential cache travels along when there is no error."""
+
+    operation: int
+    principal: str = ""
+    expires_s: int = 0
+    """How long the ticket is good for, from now."""
+    error: str = ""
+    message: str = ""
+
+
+CARRIERS: Final = frozenset({FileHandle, FileOpened, AdoptFile, TakeTickets, TicketsObtained})
+"""Frames with which a descriptor may travel."""

@@ -40,6 +40,27 @@ class Accounts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Logon:
+    """[logon]: how the service knows who is logged on (I2; architecture, section 4)."""
+
+    provider: str = "auto"
+    """`logind`, `utmp`, `always`, or `auto`: the first that works."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credentials:
+    """[credentials]: what accounts have for the network without giving it to a job (I10, I11)."""
+
+    use_lm_compat: int = 2
+    """When a challenge is answered with the account's own credentials: 0 always, 1 also always here (there is no
+    LmCompatibilityLevel on Linux that could be too low), 2 only if the job allows it by SetCredentials."""
+    machine_keytab: str = "/etc/krb5.keytab"
+    """The computer's keytab, readable by root."""
+    machine_principal: str = ""
+    """The computer's principal; empty: the first host principal of the keytab."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
     """[timeouts], in seconds."""
 
@@ -107,6 +128,8 @@ class Configuration:
     """Everything that can be configured."""
 
     accounts: Accounts = field(default_factory=Accounts)
+    logon: Logon = field(default_factory=Logon)
+    credentials: Credentials = field(default_factory=Credentials)
     quotas: Quotas = field(default_factory=Quotas)
     timeouts: Timeouts = field(default_factory=Timeouts)
     scheduler: Scheduler = field(default_factory=Scheduler)
@@ -187,6 +210,8 @@ def account_rules(configuration: Configuration, login_defs_path: str = "/etc/log
 
 _SECTIONS: Final[dict[str, type]] = {
     "accounts": Accounts,
+    "logon": Logon,
+    "credentials": Credentials,
     "quotas": Quotas,
     "timeouts": Timeouts,
     "scheduler": Scheduler,
@@ -246,6 +271,27 @@ def _group(value: Any) -> str:
     return value
 
 
+def _one_of(*words: str) -> Callable[[Any], str]:
+    def check(value: Any) -> str:
+        if value not in words:
+            raise _Unsuitable("one of " + ", ".join(f'"{word}"' for word in words))
+        return str(value)
+
+    return check
+
+
+def _full_path(value: Any) -> str:
+    if not isinstance(value, str) or not value.startswith("/") or "\0" in value:
+        raise _Unsuitable("a full path")
+    return value
+
+
+def _principal(value: Any) -> str:
+    if not isinstance(value, str) or not value.isprintable() or len(value) > 1024:
+        raise _Unsuitable("a Kerberos principal, or empty")
+    return value
+
+
 def _accounts(value: Any) -> tuple[str, ...]:
     wanted = 'a list of account names or uids, such as ["_apt", 42]'
     if not isinstance(value, list):
@@ -266,6 +312,14 @@ _KEYS: Final[dict[str, dict[str, Callable[[Any], Any]]]] = {
         "administrators_group": _group,
         "network_service": _accounts,
         "local_service": _accounts,
+    },
+    "logon": {
+        "provider": _one_of("auto", "logind", "utmp", "always"),
+    },
+    "credentials": {
+        "use_lm_compat": _whole(0, 2),
+        "machine_keytab": _full_path,
+        "machine_principal": _principal,
     },
     "quotas": {
         "max_jobs_per_machine": _whole(1),

@@ -19,7 +19,9 @@ FRAMES_PER_TURN = 64
 class Link:
     """Reads a channel whenever something comes, and writes to it whenever the kernel takes it.
 
-    `on_closed` is called exactly once: when the other side is gone, or has sent what is no frame.
+    `on_closed` is called exactly once: when the other side is gone, or has sent what is no frame.  A frame that
+    comes with one descriptor goes to `on_carrier`, to which the descriptor then belongs; without an
+    `on_carrier`, and where more than one comes, descriptors are closed unseen.
     """
 
     def __init__(
@@ -28,8 +30,10 @@ class Link:
         *,
         on_frame: Callable[[object], None],
         on_closed: Callable[[str], None],
+        on_carrier: Callable[[object, int], None] | None = None,
     ) -> None:
         self._channel = channel
+        self._on_carrier = on_carrier
         self._on_frame = on_frame
         self._on_closed = on_closed
         self._loop = asyncio.get_running_loop()
@@ -84,8 +88,10 @@ class Link:
             if received is None:
                 return
             message, descriptors = received
+            if self._on_carrier is not None and len(descriptors) == 1:
+                self._on_carrier(message, descriptors[0])
+                continue
             for fd in descriptors:
-                # No frame that the service takes carries a descriptor.
                 os.close(fd)
             self._on_frame(message)
 

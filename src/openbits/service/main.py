@@ -116,7 +116,7 @@ def _server(options: argparse.Namespace, runtime: Runtime) -> tuple[ApiServer, s
     rules = account_rules(runtime.configuration)
     accounts = Accounts(lambda: rules, runtime.administrators_gid)
     limits = runtime.configuration.api
-    handlers = Handlers(runtime.manager, accounts, mode=options.mode, read_timeout_s=float(limits.read_timeout_s))
+    handlers = Handlers(runtime.services, accounts, mode=options.mode, read_timeout_s=float(limits.read_timeout_s))
     if options.listen_fd is not None:
         sock = socket.socket(fileno=options.listen_fd)
     else:

@@ -47,7 +47,9 @@ from openbits.frames.worker import (
     TransferFiles,
 )
 from openbits.service.configuration import Configuration
+from openbits.service.helpertokens import HelperTokens
 from openbits.service.tasks import Tasks
+from openbits.service.terms import NetworkTerms, Terms
 from openbits.service.workers import TransferHandler, Worker, WorkerGone, WorkerPool, chunked
 
 log = logging.getLogger(__name__)
@@ -57,6 +59,8 @@ STOP_PATIENCE_S = 15.0
 FINISH_ATTEMPTS = 3
 MAX_PAUSE_S = 8.0
 BITS_CONTEXTS = frozenset(int(context) for context in ErrorContext)
+NOT_CURED_BY_WAITING = frozenset({"BG_E_TOKEN_REQUIRED", "BG_E_INVALID_PROXY_INFO"})
+"""Reasons for not starting a run that only a person can remove."""
 LONGEST_VALIDATOR = 1024
 """A longer entity tag or date is not worth keeping: the file and its names must fit into one frame."""
 
@@ -74,6 +78,8 @@ class Run:
     unfinished: set[int] = field(default_factory=set)
     """Files that were handed over and are not reported whole yet."""
     task: asyncio.Task[None] | None = None
+    patience_s: float = STOP_PATIENCE_S
+    """How long the worker may take to stop."""
     stop_timer: asyncio.TimerHandle | None = None
     received: dict[int, int] = field(default_factory=dict)
     """Bytes that have come in, by file, where that is more than what is written down."""
@@ -111,6 +117,8 @@ class Conductor:
         self,
         *,
         pool: WorkerPool,
+        tokens: HelperTokens,
+        terms: Terms,
         configuration: Configuration,
         tasks: Tasks,
         jobs: Mapping[str, Job],
@@ -119,6 +127,8 @@ class Conductor:
         moved: Callable[[str], None],
     ) -> None:
         self._pool = pool
+        self._tokens = tokens
+        self._terms = terms
         self.configuration = configuration
         self._tasks = tasks
         self._jobs = jobs
@@ -157,7 +167,7 @@ class Conductor:
             return
         run = Run(job_id=effect.job_id, run=effect.run, number=next(self._numbers))
         self._runs[effect.job_id] = run
-        run.task = self._tasks.start(f"run {effect.job_id}", self._begin(run, effect))
+        run.task = self._tasks.start(f"run {effect.job_id}", self._begin(run))
 
     def stop(self, effect: StopRun) -> None:
         """End the job's run, if there is one: what was received becomes durable first."""
@@ -166,6 +176,8 @@ class Conductor:
         if run is None or run.is_stopping:
             return
         run.stop_asked.set()
+        if effect.patience_s is not None:
+            run.patience_s = effect.patience_s
         if run.worker is not None:
             self._tell_to_stop(run, run.worker)
 
@@ -190,7 +202,7 @@ class Conductor:
 
     # --- a run --------------------------------------------------------------------------------------
 
-    async def _begin(self, run: Run, effect: StartRun) -> None:
+    async def _begin(self, run: Run) -> None:
         losses = self._losses.get(run.job_id)
         if losses is not None and losses.count > 1:
             with contextlib.suppress(TimeoutError):
@@ -200,7 +212,14 @@ class Conductor:
             self._end(run)
             return
         try:
-            worker = await self._pool.get(effect.identity)
+            # What an earlier run reported decides where this one goes on: it must have been written down.
+            job = await self._settled(run.job_id)
+            if run.is_stopping or job is None or job.run != run.run:
+                self._end(run)
+                return
+            identities = self._tokens.identities(job)
+            worker = await self._pool.get(identities.network.identity)
+            terms = await self._terms.prepare(job, identities.network, worker)
         except WorkerGone:
             self._lost(run)
             return
@@ -209,14 +228,12 @@ class Conductor:
                 name=error.name,
                 context=ErrorContext.GENERAL_QUEUE_MANAGER,
                 message=error.message,
-                transient=True,
+                transient=error.name not in NOT_CURED_BY_WAITING,
             )
             self._post(run.job_id, RunEnded(run=run.run, failure=failure))
             self._end(run)
             return
-        # What an earlier run reported decides where this one goes on: it must have been written down.
-        job = await self._settled(run.job_id)
-        if run.is_stopping or job is None or job.run != run.run:
+        if run.stop_asked.is_set():
             self._end(run)
             return
         if not worker.is_open:
@@ -226,9 +243,9 @@ class Conductor:
         run.worker = worker
         handler = TransferHandler(on_frame=lambda message: self._receive(run, message), on_lost=lambda: self._lost(run))
         worker.open_transfer(run.number, handler)
-        self._hand_over(run, worker, job)
+        self._hand_over(run, worker, job, terms)
 
-    def _hand_over(self, run: Run, worker: Worker, job: Job) -> None:
+    def _hand_over(self, run: Run, worker: Worker, job: Job, terms: NetworkTerms) -> None:
         settings, limits = job.settings, self.configuration
         headroom = settings.max_download_size
         if headroom is not None:
@@ -249,6 +266,8 @@ class Conductor:
                 high_performance=settings.high_performance,
                 max_download_bytes=headroom,
                 custom_headers=settings.custom_headers,
+                proxy=terms.proxy,
+                implicit=terms.implicit,
             )
         )
         specs = [_spec(index, file) for index, file in unfinished(job)]
@@ -260,7 +279,7 @@ class Conductor:
     def _tell_to_stop(self, run: Run, worker: Worker) -> None:
         worker.send(StopTransfer(transfer=run.number))
         loop = asyncio.get_running_loop()
-        run.stop_timer = loop.call_later(STOP_PATIENCE_S, self._pool.kill, worker)
+        run.stop_timer = loop.call_later(run.patience_s, self._pool.kill, worker)
 
     def _receive(self, run: Run, message: object) -> None:
         job = self._jobs.get(run.job_id)

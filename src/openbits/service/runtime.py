@@ -24,12 +24,15 @@ from openbits.service.configuration import Configuration
 from openbits.service.deadlines import Deadlines
 from openbits.service.dispatcher import Dispatcher
 from openbits.service.feed import Feed
+from openbits.service.helpertokens import HelperTokens
 from openbits.service.ledger import RETRY_FULL_STORE_S, Committed, Ledger
 from openbits.service.manager import Manager, Parts
 from openbits.service.network import HostsFile, NetworkWatcher
 from openbits.service.records import ProgressReport
 from openbits.service.runs import Conductor
+from openbits.service.services import Services
 from openbits.service.tasks import Tasks
+from openbits.service.terms import Terms
 from openbits.service.workers import WorkerPool
 from openbits.store.records import EventPrune
 from openbits.store.store import OpenReport, Store
@@ -73,8 +76,11 @@ class Runtime:
         self.pool = WorkerPool(
             monitor, idle_s=configuration.worker.idle_s, tasks=self._tasks, monitor_gone=self._monitor_gone
         )
+        self.tokens = HelperTokens()
         self.conductor = Conductor(
             pool=self.pool,
+            tokens=self.tokens,
+            terms=Terms(),
             configuration=configuration,
             tasks=self._tasks,
             jobs=self.ledger.jobs,
@@ -103,6 +109,7 @@ class Runtime:
                 statistics=self.statistics,
             )
         )
+        self.services = Services(manager=self.manager)
 
     # --- life -----------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -31,10 +32,12 @@ from openbits.frames.worker import (
     WORKER_TO_SERVICE,
     CheckDirectories,
     DeleteFiles,
+    FileOpened,
     FileResult,
     OperationResults,
     RenameFiles,
     RenameSpec,
+    TicketsObtained,
     WorkerReady,
 )
 from openbits.service.link import Link
@@ -64,6 +67,10 @@ class TransferHandler:
     on_lost: Callable[[], None]
 
 
+Answer = FileOpened | TicketsObtained
+"""A frame that answers an operation by itself, with a descriptor unless it reports an error."""
+
+
 class Worker:
     """One worker process, seen from the service."""
 
@@ -74,8 +81,11 @@ class Worker:
         self._ended = ended
         self._transfers: dict[int, TransferHandler] = {}
         self._operations: dict[int, tuple[asyncio.Future[list[FileResult]], list[FileResult]]] = {}
+        self._questions: dict[int, asyncio.Future[tuple[Answer, int]]] = {}
         self._numbers = itertools.count(1)
-        self._link = Link(channel, on_frame=self._receive, on_closed=self._closed)
+        self._link = Link(
+            channel, on_frame=self._receive, on_closed=self._closed, on_carrier=self._receive_with_descriptor
+        )
         self.idle_timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
@@ -89,11 +99,11 @@ class Worker:
     @property
     def is_busy(self) -> bool:
         """Whether a transfer or an operation is under way."""
-        return bool(self._transfers or self._operations)
+        return bool(self._transfers or self._operations or self._questions)
 
-    def send(self, message: object) -> None:
-        """Send a frame."""
-        self._link.send(message)
+    def send(self, message: object, descriptors: tuple[int, ...] = ()) -> None:
+        """Send a frame; the descriptors stay the caller's."""
+        self._link.send(message, descriptors)
 
     def open_transfer(self, number: int, handler: TransferHandler) -> None:
         """Let the frames of a transfer go to `handler`."""
@@ -135,6 +145,34 @@ class Worker:
             self.send(DeleteFiles(operation=number, paths=tuple(chunk), last=position == len(chunks)))
         return [result for result in await future if result.error]
 
+    async def results_of(self, make: Callable[[int], object], descriptors: tuple[int, ...] = ()) -> list[FileResult]:
+        """Send the one frame that `make` makes of an operation's number; return the failures. Raises WorkerGone."""
+        number, future = self._operation()
+        self.send(make(number), descriptors)
+        return [result for result in await future if result.error]
+
+    async def ask(self, make: Callable[[int], object]) -> tuple[Answer, int]:
+        """Send the frame that `make` makes of an operation's number; return the answer and its descriptor.
+
+        The descriptor is the caller's to close. Raises BitsError for an answer that reports an error, WorkerGone.
+        """
+        if not self.is_open:
+            raise WorkerGone
+        number = next(self._numbers)
+        future: asyncio.Future[tuple[Answer, int]] = asyncio.get_running_loop().create_future()
+        self._questions[number] = future
+        self.send(make(number))
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled() and future.exception() is None:
+                os.close(future.result()[1])
+            raise
+        finally:
+            self._questions.pop(number, None)
+            if self.is_open:
+                self._ended_something()
+
     def close(self) -> None:
         """Let the worker go: it ends when it sees the end of its channel."""
         self._link.close()
@@ -157,11 +195,31 @@ class Worker:
                     self.ready.set_result(None)
             case OperationResults(operation=number, results=results, last=last):
                 self._results(number, results, last=last)
+            case FileOpened(operation=number, error=error) | TicketsObtained(operation=number, error=error):
+                # Without a descriptor it can only be a refusal, whatever it says.
+                name = error if is_failure(error) else "E_FAIL"
+                question = self._questions.get(number)
+                if question is not None and not question.done():
+                    question.set_exception(BitsError(name, message.message or None))
             case _:
                 number = getattr(message, "transfer", -1)
                 handler = self._transfers.get(number)
                 if handler is not None:
                     handler.on_frame(message)
+
+    def _receive_with_descriptor(self, message: object, fd: int) -> None:
+        match message:
+            case FileOpened(operation=number, error="") | TicketsObtained(operation=number, error=""):
+                question = self._questions.get(number)
+                if question is not None and not question.done():
+                    question.set_result((message, fd))
+                    return
+            case _:
+                pass
+        # Nobody asked, or nobody waits any more; and what is no carrier is no less suspect for its descriptor.
+        os.close(fd)
+        if not isinstance(message, Answer):
+            log.error("action=worker-misspoke pid=%d frame=%r", self.pid, message)
 
     def _results(self, number: int, results: tuple[FileResult, ...], *, last: bool) -> None:
         entry = self._operations.get(number)
@@ -183,9 +241,13 @@ class Worker:
             self.idle_timer.cancel()
         transfers, self._transfers = self._transfers, {}
         operations, self._operations = self._operations, {}
+        questions, self._questions = self._questions, {}
         for future, _ in operations.values():
             if not future.done():
                 future.set_exception(WorkerGone())
+        for question in questions.values():
+            if not question.done():
+                question.set_exception(WorkerGone())
         if not self.ready.done():
             self.ready.set_exception(WorkerGone())
             self.ready.exception()

@@ -15,6 +15,7 @@ from typing import Final
 
 from openbits.frames.channel import Channel, ChannelClosed
 from openbits.frames.worker import (
+    CARRIERS,
     SERVICE_TO_WORKER,
     WORKER_TO_SERVICE,
     CheckDirectories,
@@ -117,6 +118,9 @@ class Worker:
                 if received is None:
                     return
                 message, descriptors = received
+                if len(descriptors) == 1 and type(message) in CARRIERS:
+                    self._handle_with_descriptor(message, descriptors[0])
+                    continue
                 for fd in descriptors:
                     os.close(fd)
                 self._handle(message)
@@ -142,6 +146,11 @@ class Worker:
                 self._collect(message)
             case _:
                 raise AssertionError(f"{message!r} is not for a worker")
+
+    def _handle_with_descriptor(self, message: object, fd: int) -> None:
+        """The descriptor belongs to whoever handles the frame."""
+        os.close(fd)
+        raise AssertionError(f"{message!r} is not for a worker")
 
     # --- transfers and operations ------------------------------------------------------------
 

@@ -27,7 +27,7 @@ def test_a_slot_starts_a_run_of_the_owner() -> None:
     job = job_in(JobState.QUEUED)
     made = step(job, SlotGranted())
     assert made.job.state is JobState.CONNECTING
-    assert made.effects == (StartRun(job_id=job.id, run=1, identity=job.owner.identity),)
+    assert made.effects == (StartRun(job_id=job.id, run=1),)
     assert made.job.active_since == at(1).now
 
 
@@ -169,7 +169,7 @@ def test_a_lost_worker_is_a_broken_connection(state: JobState) -> None:
     assert made.job.state is state
     assert made.job.error_count == 0
     assert made.job.files == job.files
-    assert made.effects == (StartRun(job_id=job.id, run=2, identity=job.owner.identity),)
+    assert made.effects == (StartRun(job_id=job.id, run=2),)
 
 
 def test_workers_that_die_again_and_again_make_a_transient_error() -> None:

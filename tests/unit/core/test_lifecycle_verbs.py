@@ -206,7 +206,7 @@ def test_files_added_during_a_run_are_fetched_by_the_next_without_leaving_the_st
     assert job.state is JobState.TRANSFERRING
     made = step(job, RunEnded(run=1))
     assert made.job.state is JobState.TRANSFERRING
-    assert made.effects == (StartRun(job_id=job.id, run=2, identity=job.owner.identity),)
+    assert made.effects == (StartRun(job_id=job.id, run=2),)
 
 
 def test_changed_settings_are_named_in_the_log() -> None:
@@ -235,7 +235,7 @@ def test_a_new_remote_name_during_a_run_begins_a_new_run_with_it() -> None:
     assert made.job.state is JobState.TRANSFERRING
     assert made.effects == (
         StopRun(job_id=job.id),
-        StartRun(job_id=job.id, run=2, identity=job.owner.identity),
+        StartRun(job_id=job.id, run=2),
     )
 
 

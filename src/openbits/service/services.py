@@ -1,0 +1,14 @@
+"""What the API may call: the service's parts that take calls, and no others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from openbits.service.manager import Manager
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """One object for each group of calls."""
+
+    manager: Manager

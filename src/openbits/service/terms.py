@@ -1,0 +1,31 @@
+"""On what terms a run uses the network: whose proxy settings it obeys and whose credentials may be sent.
+
+Both follow the account that speaks to the network: the owner, or the helper of a NETWORK token (I15, T3).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from openbits.core.model import Job, Owner
+from openbits.frames.worker import ImplicitSpec, ProxySpec
+from openbits.service.workers import Worker
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkTerms:
+    """What StartTransfer says about the network."""
+
+    proxy: ProxySpec = field(default_factory=ProxySpec)
+    implicit: ImplicitSpec = field(default_factory=ImplicitSpec)
+
+
+class Terms:
+    """Works out the terms of a run, and gives its worker what it needs for them."""
+
+    async def prepare(self, job: Job, account: Owner, worker: Worker) -> NetworkTerms:  # noqa: ARG002
+        """Return the terms of a run of `job` whose network side is `account`, in `worker`.
+
+        Raises BitsError when the job cannot be run on any terms, and WorkerGone.
+        """
+        return NetworkTerms()
