@@ -20,7 +20,17 @@ from openbits.version import __version__
 
 if TYPE_CHECKING:
     from openbits import aio
+    from openbits.client.cloaking import (
+        Blanket,
+        Cloaking,
+        copy_proxy,
+        initialize_security,
+        query_proxy_blanket,
+        set_proxy_blanket,
+    )
     from openbits.client.enumerator import Enumerator
+    from openbits.client.identity import Identity
+    from openbits.client.impersonation import impersonate
     from openbits.client.manager import File, Job, JobError, Manager, TokenOptions
     from openbits.client.network_identity import (
         AccountProxySettings,
@@ -59,6 +69,8 @@ __all__ = [
     "AuthScheme",
     "AuthTarget",
     "BitsError",
+    "Blanket",
+    "Cloaking",
     "Enumerator",
     "ErrorContext",
     "Event",
@@ -66,6 +78,7 @@ __all__ = [
     "FileInfo",
     "FileProgress",
     "FileSpec",
+    "Identity",
     "Job",
     "JobError",
     "JobErrorInfo",
@@ -87,6 +100,11 @@ __all__ = [
     "TokenOptions",
     "__version__",
     "aio",
+    "copy_proxy",
+    "impersonate",
+    "initialize_security",
+    "query_proxy_blanket",
+    "set_proxy_blanket",
 ]
 
 _MODULES = {
@@ -95,9 +113,12 @@ _MODULES = {
     "AuthScheme": "openbits.client.network_identity",
     "AuthTarget": "openbits.client.network_identity",
     "BitsError": "openbits.errors",
+    "Blanket": "openbits.client.cloaking",
+    "Cloaking": "openbits.client.cloaking",
     "Enumerator": "openbits.client.enumerator",
     "ErrorContext": "openbits.errors",
     "File": "openbits.client.manager",
+    "Identity": "openbits.client.identity",
     "Job": "openbits.client.manager",
     "JobError": "openbits.client.manager",
     "Manager": "openbits.client.manager",
@@ -105,6 +126,11 @@ _MODULES = {
     "ProxyUsage": "openbits.client.network_identity",
     "TokenFlags": "openbits.client.network_identity",
     "TokenOptions": "openbits.client.manager",
+    "copy_proxy": "openbits.client.cloaking",
+    "impersonate": "openbits.client.impersonation",
+    "initialize_security": "openbits.client.cloaking",
+    "query_proxy_blanket": "openbits.client.cloaking",
+    "set_proxy_blanket": "openbits.client.cloaking",
 }
 
 

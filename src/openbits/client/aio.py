@@ -3,6 +3,11 @@
 Calls, scripts, parsers and methods are shared with the blocking client; only the bytes travel by asyncio
 streams here.  Threads (asyncio.to_thread) would have been less code, but a call must carry the identity of the
 thread that makes it, and a wait must end at once when it is cancelled.
+
+A call's identity is settled when the method is called, not when it is awaited, and connections are opened without
+giving way to the loop.  So `with impersonate(...): pending = job.resume()` and `await pending` after the block
+carries what it should.  To await *inside* the block would let the loop run everybody's tasks as somebody else: a call
+that is awaited there is refused (E_ILLEGAL_METHOD_CALL).  STATIC blankets need no block at all.
 """
 
 from __future__ import annotations
@@ -10,24 +15,25 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Coroutine, Generator
 from contextlib import aclosing
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from openbits.client.calls import Call, Script, events_target, stream_request
+from openbits.client.cloaking import settle_security
 from openbits.client.discovery import Endpoint
 from openbits.client.events import SILENCE_S, EventParser, Message, Reconnect, Refused
 from openbits.client.http1 import MalformedResponse, ResponseReader
+from openbits.client.identity import Identity, base_identity, is_impersonated_on_event_loop
 from openbits.client.job_operations import JobOperations
 from openbits.client.objects import ErrorOperations, FileOperations, ManagerOperations, TokenOptionsOperations
 from openbits.client.operations import Asynchronous
+from openbits.client.pool import Holder, Reserve, connect_as
 from openbits.client.transport import CALL_TIMEOUT_S, READ_SIZE_BYTES, Answer, NoAnswer, StaleConnection, broken_call
 from openbits.client.values import SETTLED_STATES, Event, JobErrorInfo, JobState, event_from
 from openbits.errors import BitsError
 
 T = TypeVar("T")
-
-MAX_IDLE: Final = 4
 
 
 class AsyncConnection:
@@ -38,10 +44,10 @@ class AsyncConnection:
         self._writer = writer
 
     @classmethod
-    async def open(cls, endpoint: Endpoint) -> Self:
-        """Connect; raises what `Endpoint.connect` raises."""
-        # Connecting to a Unix socket takes microseconds; the thread that calls must do it, for its identity.
-        sock = endpoint.connect().detach()
+    async def open(cls, endpoint: Endpoint, identity: Identity) -> Self:
+        """Connect as `identity`; raises what `connect_as` raises."""
+        # Connecting to a Unix socket takes microseconds; nothing else may run while the thread wears the identity.
+        sock = connect_as(endpoint, identity).detach()
         sock.setblocking(False)
         return cls(*await asyncio.open_unix_connection(sock=sock))
 
@@ -84,29 +90,43 @@ class AsyncSession:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
-        self._idle: list[AsyncConnection] = []
+        self._reserve: Reserve[AsyncConnection] = Reserve()
         self._pid = os.getpid()
 
     def __repr__(self) -> str:
-        return f"<AsyncSession {self.endpoint!r}, {len(self._idle)} idle>"
+        return f"<AsyncSession {self.endpoint!r}, {self._reserve.statistics()['idle']} idle>"
 
-    async def perform(self, work: Call[T] | Script[T]) -> T:
-        """Carry out a call or a script and return its result; raises BitsError."""
+    async def perform(self, work: Call[T] | Script[T], identity: Identity | None = None) -> T:
+        """Carry out a call or a script as `identity` and return its result; raises BitsError."""
+        self.check()
+        caller = base_identity() if identity is None else identity
         if isinstance(work, Call):
-            return work.result(await self._exchange(work.encode(), repeatable=work.repeatable))
-        return await self._run(work)
+            return work.result(await self._exchange(work.encode(), caller, repeatable=work.repeatable))
+        return await self._run(work, caller)
+
+    def check(self) -> None:
+        """Whether the loop may wait here; raises E_ILLEGAL_METHOD_CALL."""
+        if is_impersonated_on_event_loop():
+            raise BitsError(
+                "E_ILLEGAL_METHOD_CALL",
+                "awaited inside impersonate(), which would let the event loop run other tasks as that account: call"
+                " inside the block and await after it, or set a blanket with Cloaking.STATIC",
+            )
+        if self._pid != os.getpid():
+            raise BitsError(
+                "E_ILLEGAL_METHOD_CALL", "an asyncio Manager belongs to its process: make another one after a fork"
+            )
 
     def close(self) -> None:
         """Close the idle connections."""
-        while self._idle:
-            self._idle.pop().close()
+        self._reserve.close()
 
-    async def _run(self, script: Generator[Call[Any], Any, T]) -> T:
+    async def _run(self, script: Generator[Call[Any], Any, T], caller: Identity) -> T:
         try:
             call = next(script)
             while True:
                 try:
-                    result = await self.perform(call)
+                    result = await self.perform(call, caller)
                 except BitsError as error:
                     call = script.throw(error)
                 else:
@@ -115,17 +135,10 @@ class AsyncSession:
             value: T = stop.value
             return value
 
-    async def _take(self) -> AsyncConnection:
-        while self._idle:
-            connection = self._idle.pop()
-            if not connection.is_stale():
-                return connection
-            connection.close()
-        return await AsyncConnection.open(self.endpoint)
-
-    async def _exchange(self, request: bytes, *, repeatable: bool) -> Answer:
+    async def _exchange(self, request: bytes, caller: Identity, *, repeatable: bool) -> Answer:
         """Send a request and return the answer; the module `transport` says when it is sent twice."""
-        connection = await self._take()
+        holder = Holder.now()
+        connection = self._reserve.take(caller, holder) or await AsyncConnection.open(self.endpoint, caller)
         for attempt in (1, 2):
             try:
                 async with asyncio.timeout(CALL_TIMEOUT_S):
@@ -145,26 +158,32 @@ class AsyncSession:
                 connection.close()
                 raise
             else:
-                if reader.keep_alive and len(self._idle) < MAX_IDLE:
-                    self._idle.append(connection)
+                if reader.keep_alive:
+                    self._reserve.put(caller, holder, connection)
                 else:
                     connection.close()
                 return Answer(reader.status, reader.headers, reader.take_body())
-            connection = await AsyncConnection.open(self.endpoint)
+            connection = await AsyncConnection.open(self.endpoint, caller)
         raise AssertionError("the loop ends by itself")
 
 
 async def _messages(
-    endpoint: Endpoint, *, job_id: str | None = None, all_users: bool = False, after: int | None = None
+    session: AsyncSession,
+    caller: Identity,
+    *,
+    job_id: str | None = None,
+    all_users: bool = False,
+    after: int | None = None,
 ) -> AsyncGenerator[Message, None]:
     """Follow the event stream, taking it up again where it broke off (see `events`)."""
     parser, reconnect = EventParser(), Reconnect()
     was_connected = False
     while True:
+        session.check()
         try:
             begin = after if parser.last_id is None else None
             target = events_target(job_id=job_id, all_users=all_users, after=begin)
-            connection = await AsyncConnection.open(endpoint)
+            connection = await AsyncConnection.open(session.endpoint, caller)
             was_connected = True
             try:
                 await connection.send(stream_request(target, parser.last_id))
@@ -228,19 +247,15 @@ class Job(JobOperations[File, JobError, TokenOptions], Asynchronous):
     def _token_options(self, capability: str) -> TokenOptions:
         return TokenOptions(self._session, self._id, capability)
 
-    async def events(self) -> AsyncGenerator[Event, None]:
+    def events(self) -> AsyncGenerator[Event, None]:
         """Follow the job: first a snapshot of it, then every event and its progress, without end."""
-        async with aclosing(_messages(self._session.endpoint, job_id=self._id)) as messages:
-            async for message in messages:
-                yield event_from(message.type, message.data)
+        return _events(_messages(self._session, self._call_identity(), job_id=self._id))
 
-    async def wait(self, states: Collection[JobState] = SETTLED_STATES, timeout: float | None = None) -> JobState:  # noqa: ASYNC109 - as openbits.Job.wait has it
+    def wait(
+        self, states: Collection[JobState] = SETTLED_STATES, timeout: float | None = None
+    ) -> Coroutine[Any, Any, JobState]:
         """Wait until the job is in one of `states`, or in a final one; raises TimeoutError."""
-        async with asyncio.timeout(timeout), aclosing(self.events()) as events:
-            async for event in events:
-                if event.job and (event.job.state in states or event.job.state.is_final):
-                    return event.job.state
-        raise AssertionError("the event stream has no end")
+        return _wait(self.events(), states, timeout)
 
 
 class Manager(ManagerOperations[Job], Asynchronous):
@@ -249,6 +264,7 @@ class Manager(ManagerOperations[Job], Asynchronous):
     _session: AsyncSession
 
     def __init__(self, socket: str | None = None) -> None:
+        settle_security()
         self._session = AsyncSession(Endpoint(socket))
 
     def __repr__(self) -> str:
@@ -267,8 +283,20 @@ class Manager(ManagerOperations[Job], Asynchronous):
     def _job(self, job_id: str) -> Job:
         return Job(self._session, job_id)
 
-    async def events(self, *, all_users: bool = False, after: int | None = None) -> AsyncGenerator[Event, None]:
+    def events(self, *, all_users: bool = False, after: int | None = None) -> AsyncGenerator[Event, None]:
         """Follow all jobs that the caller may see, without end; `after` 0 begins with the oldest event kept."""
-        async with aclosing(_messages(self._session.endpoint, all_users=all_users, after=after)) as messages:
-            async for message in messages:
-                yield event_from(message.type, message.data)
+        return _events(_messages(self._session, self._call_identity(), all_users=all_users, after=after))
+
+
+async def _events(messages: AsyncGenerator[Message, None]) -> AsyncGenerator[Event, None]:
+    async with aclosing(messages):
+        async for message in messages:
+            yield event_from(message.type, message.data)
+
+
+async def _wait(events: AsyncGenerator[Event, None], states: Collection[JobState], timeout_s: float | None) -> JobState:
+    async with asyncio.timeout(timeout_s), aclosing(events):
+        async for event in events:
+            if event.job and (event.job.state in states or event.job.state.is_final):
+                return event.job.state
+    raise AssertionError("the event stream has no end")

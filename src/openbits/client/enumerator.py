@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Generic, TypeVar
 
+from openbits.client.cloaking import Proxy
 from openbits.client.values import Result
 from openbits.errors import BitsError
 
 T = TypeVar("T")
 
 
-class Enumerator(Generic[T]):
-    """IEnumBackgroundCopyJobs and IEnumBackgroundCopyFiles (M5): a snapshot of what there was; the objects are live."""
+class Enumerator(Proxy, Generic[T]):
+    """IEnumBackgroundCopyJobs and IEnumBackgroundCopyFiles (M5): a snapshot of what there was; the objects are live.
+
+    It was filled by the call that gave it out, so there is no call left that its blanket could matter to; what is in
+    it has the process's default, whoever takes it out.
+    """
 
     def __init__(self, items: Sequence[T], position: int = 0) -> None:
         self._items = tuple(items)

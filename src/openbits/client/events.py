@@ -14,6 +14,7 @@ from typing import Any, Final, Self
 
 from openbits.client.calls import Json, decode_answer, events_target, stream_request
 from openbits.client.http1 import ResponseReader
+from openbits.client.identity import Identity, base_identity
 from openbits.client.pool import ConnectionPool
 from openbits.client.transport import Answer, Connection, NoAnswer, broken_call
 from openbits.errors import BitsError
@@ -112,7 +113,8 @@ class Reconnect:
 class EventStream:
     """Events of one job or of all that the caller may see, blocking; an iterator of messages.
 
-    `follow` False: only those that are kept, from `after` on; then `is_over`.
+    `follow` False: only those that are kept, from `after` on; then `is_over`. `identity` is whose stream it is, however
+    often it is taken up again; None: that of the calling thread outside of all `impersonate` blocks.
     """
 
     def __init__(
@@ -123,8 +125,10 @@ class EventStream:
         all_users: bool = False,
         after: int | None = None,
         follow: bool = True,
+        identity: Identity | None = None,
     ) -> None:
         self._pool = pool
+        self._identity = base_identity() if identity is None else identity
         self._follow = follow
         self._target = events_target(job_id=job_id, all_users=all_users, follow=follow)
         self._first_target = events_target(job_id=job_id, all_users=all_users, after=after, follow=follow)
@@ -179,7 +183,7 @@ class EventStream:
         self._parser.begin()
         self._reader = ResponseReader()
         target = self._first_target if self._parser.last_id is None else self._target
-        self._connection = self._pool.open_stream(stream_request(target, self._parser.last_id))
+        self._connection = self._pool.open_stream(stream_request(target, self._parser.last_id), self._identity)
         self._heard_at = time.monotonic()
 
     def _read(self, deadline: float) -> list[Message]:

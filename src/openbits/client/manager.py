@@ -6,6 +6,7 @@ import time
 from collections.abc import Collection, Generator
 from typing import Self
 
+from openbits.client.cloaking import settle_security
 from openbits.client.discovery import Endpoint
 from openbits.client.events import EventStream
 from openbits.client.job_operations import JobOperations
@@ -46,9 +47,7 @@ class Job(JobOperations[File, JobError, TokenOptions], Blocking):
 
     def events(self) -> Generator[Event, None, None]:
         """Follow the job: first a snapshot of it, then every event and its progress, without end."""
-        with EventStream(self._session.pool, job_id=self._id) as stream:
-            for message in stream:
-                yield event_from(message.type, message.data)
+        return _events(EventStream(self._session.pool, job_id=self._id, identity=self._call_identity()))
 
     def wait(self, states: Collection[JobState] = SETTLED_STATES, timeout: float | None = None) -> JobState:
         """Wait until the job is in one of `states` and return that state; raises TimeoutError.
@@ -57,7 +56,7 @@ class Job(JobOperations[File, JobError, TokenOptions], Blocking):
         that was not asked for ends the wait as well, with that state: it can never reach another.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        with EventStream(self._session.pool, job_id=self._id) as stream:
+        with EventStream(self._session.pool, job_id=self._id, identity=self._call_identity()) as stream:
             while True:
                 left = None if deadline is None else max(0.0, deadline - time.monotonic())
                 for message in stream.wait_messages(left):
@@ -78,6 +77,7 @@ class Manager(ManagerOperations[Job], Blocking):
     _session: Session
 
     def __init__(self, socket: str | None = None) -> None:
+        settle_security()
         self._session = Session(Endpoint(socket))
 
     def __repr__(self) -> str:
@@ -98,6 +98,13 @@ class Manager(ManagerOperations[Job], Blocking):
 
     def events(self, *, all_users: bool = False, after: int | None = None) -> Generator[Event, None, None]:
         """Follow all jobs that the caller may see, without end; `after` 0 begins with the oldest event kept."""
-        with EventStream(self._session.pool, all_users=all_users, after=after) as stream:
-            for message in stream:
-                yield event_from(message.type, message.data)
+        return _events(
+            EventStream(self._session.pool, all_users=all_users, after=after, identity=self._call_identity())
+        )
+
+
+def _events(stream: EventStream) -> Generator[Event, None, None]:
+    """What a stream brings; it connects when the first event is asked for, as whoever asked for the stream."""
+    with stream:
+        for message in stream:
+            yield event_from(message.type, message.data)

@@ -1,36 +1,154 @@
 """Which connection carries a call: the service knows its caller by the connection alone.
 
-Connections are kept per identity.  A connection carries the rights that the calling thread had when it
-was made, so one that was made by one identity is never lent to another; `key` says whose call it is.
+The rule: a connection is opened while the thread wears the identity that the call is to carry, and carries calls of
+that identity only.  A process that was forked, or that changed its real or saved ids for good, has no part in
+the connections that were opened before.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Hashable
-from typing import Final
+from collections import OrderedDict
+from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
 from openbits.client.discovery import Endpoint
+from openbits.client.identity import Identity, base_identity, current_identity
 from openbits.client.transport import Answer, Connection, NoAnswer, StaleConnection, broken_call
 
-MAX_IDLE_PER_KEY: Final = 4
+MAX_IDLE_PER_IDENTITY: Final = 4
+MAX_IDLE: Final = 64
+"""A service that acts for thousands of users keeps the connections of those that it acted for last."""
 
 
-def process_default() -> Hashable:
-    """The key of a proxy object with the default blanket: every call carries the process's identity."""
-    return "process"
+class Keepable(Protocol):
+    """A connection as far as keeping goes."""
+
+    def close(self) -> None:
+        """Close it."""
+
+    def is_stale(self) -> bool:
+        """Whether the other end has closed it."""
+
+
+ConnectionT = TypeVar("ConnectionT", bound=Keepable)
+
+
+class Holder(NamedTuple):
+    """Which process, with which ids that impersonation leaves alone, opened a connection."""
+
+    pid: int
+    real_uid: int
+    saved_uid: int
+    real_gid: int
+    saved_gid: int
+
+    @classmethod
+    def now(cls) -> Holder:
+        """The calling process."""
+        real_uid, _, saved_uid = os.getresuid()
+        real_gid, _, saved_gid = os.getresgid()
+        return cls(os.getpid(), real_uid, saved_uid, real_gid, saved_gid)
+
+
+class _Kept(Generic[ConnectionT]):
+    """What one holder keeps. A child gets a lock of its own: its parent's may have been held at the fork."""
+
+    def __init__(self, holder: Holder) -> None:
+        self.holder = holder
+        self.lock = threading.Lock()
+        self.idle: OrderedDict[Identity, list[ConnectionT]] = OrderedDict()
+        self.count = 0
+
+
+class Reserve(Generic[ConnectionT]):
+    """The idle connections, by identity; safe for threads and for fork."""
+
+    def __init__(self) -> None:
+        self._kept: _Kept[ConnectionT] = _Kept(Holder.now())
+
+    def statistics(self) -> dict[str, int]:
+        """Counters, for people."""
+        kept = self._kept_by(Holder.now())
+        with kept.lock:
+            return {"identities": len(kept.idle), "idle": kept.count}
+
+    def take(self, identity: Identity, holder: Holder) -> ConnectionT | None:
+        """Return an idle connection of this identity, opened by this holder."""
+        kept = self._kept_by(holder)
+        with kept.lock:
+            connections = kept.idle.get(identity, [])
+            found = None
+            while connections and found is None:
+                connection = connections.pop()
+                kept.count -= 1
+                if connection.is_stale():
+                    connection.close()
+                else:
+                    found = connection
+            if not connections:
+                kept.idle.pop(identity, None)
+            return found
+
+    def put(self, identity: Identity, holder: Holder, connection: ConnectionT) -> None:
+        """Keep a connection that `holder` has opened, or close it."""
+        surplus = [connection]
+        if holder == Holder.now():
+            kept = self._kept_by(holder)
+            with kept.lock:
+                connections = kept.idle.setdefault(identity, [])
+                kept.idle.move_to_end(identity)
+                if len(connections) < MAX_IDLE_PER_IDENTITY:
+                    connections.append(surplus.pop())
+                    kept.count += 1
+                if kept.count > MAX_IDLE:
+                    _, surplus = kept.idle.popitem(last=False)
+                    kept.count -= len(surplus)
+        for one in surplus:
+            one.close()
+
+    def close(self) -> None:
+        """Close everything."""
+        self._close(self._kept_by(Holder.now()))
+
+    def _kept_by(self, holder: Holder) -> _Kept[ConnectionT]:
+        kept = self._kept
+        if kept.holder == holder:
+            return kept
+        self._kept = _Kept(holder)
+        if kept.holder.pid == holder.pid:
+            self._close(kept)
+        # After a fork both processes hold the same connections; the child just lets go of them.
+        return self._kept
+
+    def _close(self, kept: _Kept[ConnectionT]) -> None:
+        with kept.lock:
+            connections = [one for many in kept.idle.values() for one in many]
+            kept.idle.clear()
+            kept.count = 0
+        for connection in connections:
+            connection.close()
+
+
+def connect_as(endpoint: Endpoint, identity: Identity) -> Connection:
+    """Connect while wearing `identity`; raises what `Endpoint.connect` and `impersonate` raise."""
+    if identity == current_identity():
+        return endpoint.connect()
+    from openbits.client.impersonation import as_identity  # noqa: PLC0415 - most programs never impersonate
+
+    with as_identity(identity):
+        return endpoint.connect()
 
 
 class ConnectionPool:
-    """Connections to one service, safe for threads and for fork."""
+    """Connections to one service, safe for threads and for fork.
 
-    def __init__(self, endpoint: Endpoint, key: Callable[[], Hashable] = process_default) -> None:
+    `identity` is whose call it is; None: that of the calling thread outside of all `impersonate` blocks.
+    """
+
+    def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
-        self._key = key
-        self._lock = threading.Lock()
-        self._idle: dict[Hashable, list[Connection]] = {}
-        self._pid = os.getpid()
+        self._reserve: Reserve[Connection] = Reserve()
         self._opened = 0
 
     def __repr__(self) -> str:
@@ -38,22 +156,17 @@ class ConnectionPool:
 
     def statistics(self) -> dict[str, int]:
         """Counters, for people."""
-        with self._lock:
-            idle = sum(len(connections) for connections in self._idle.values())
-            return {"identities": len(self._idle), "idle": idle, "opened": self._opened}
+        return {**self._reserve.statistics(), "opened": self._opened}
 
     def close(self) -> None:
         """Close all idle connections."""
-        with self._lock:
-            connections = [one for many in self._idle.values() for one in many]
-            self._idle.clear()
-        for connection in connections:
-            connection.close()
+        self._reserve.close()
 
-    def exchange(self, request: bytes, *, repeatable: bool) -> Answer:
+    def exchange(self, request: bytes, *, repeatable: bool, identity: Identity | None = None) -> Answer:
         """Send a request and return the answer; the module `transport` says when it is sent twice."""
-        key = self._key()
-        connection = self._take(key) or self._open()
+        caller = base_identity() if identity is None else identity
+        holder = Holder.now()
+        connection = self._reserve.take(caller, holder) or self._open(caller)
         for attempt in (1, 2):
             try:
                 connection.send(request)
@@ -73,15 +186,19 @@ class ConnectionPool:
                 connection.close()
                 raise
             else:
-                self._give_back(key, connection, reusable=reusable)
+                if reusable:
+                    self._reserve.put(caller, holder, connection)
+                else:
+                    connection.close()
                 return answer
-            connection = self._open()
+            connection = self._open(caller)
         raise AssertionError("the loop ends by itself")
 
-    def open_stream(self, request: bytes) -> Connection:
+    def open_stream(self, request: bytes, identity: Identity | None = None) -> Connection:
         """Send a request on a connection of its own, whose answer the caller reads."""
+        caller = base_identity() if identity is None else identity
         for attempt in (1, 2):
-            connection = self._open()
+            connection = self._open(caller)
             try:
                 connection.send(request)
             except StaleConnection as error:
@@ -95,32 +212,6 @@ class ConnectionPool:
                 return connection
         raise AssertionError("the loop ends by itself")
 
-    def _open(self) -> Connection:
-        with self._lock:
-            self._opened += 1
-        return self.endpoint.connect()
-
-    def _take(self, key: Hashable) -> Connection | None:
-        with self._lock:
-            if self._pid != os.getpid():
-                # After a fork both processes hold the same connections: the child leaves them alone.
-                for connections in self._idle.values():
-                    for connection in connections:
-                        connection.close()
-                self._idle.clear()
-                self._pid = os.getpid()
-            connections = self._idle.get(key, [])
-            while connections:
-                connection = connections.pop()
-                if not connection.is_stale():
-                    return connection
-                connection.close()
-        return None
-
-    def _give_back(self, key: Hashable, connection: Connection, *, reusable: bool) -> None:
-        with self._lock:
-            connections = self._idle.setdefault(key, [])
-            if reusable and self._pid == os.getpid() and len(connections) < MAX_IDLE_PER_KEY:
-                connections.append(connection)
-                return
-        connection.close()
+    def _open(self, identity: Identity) -> Connection:
+        self._opened += 1
+        return connect_as(self.endpoint, identity)

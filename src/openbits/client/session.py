@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Hashable
+from collections.abc import Generator
 from typing import Any, TypeVar
 
 from openbits.client.calls import Call, Script
 from openbits.client.discovery import Endpoint
-from openbits.client.pool import ConnectionPool, process_default
+from openbits.client.identity import Identity, base_identity
+from openbits.client.pool import ConnectionPool
 from openbits.errors import BitsError
 
 T = TypeVar("T")
@@ -16,28 +17,32 @@ T = TypeVar("T")
 class Session:
     """The blocking half of the client; safe for threads."""
 
-    def __init__(self, endpoint: Endpoint, key: Callable[[], Hashable] = process_default) -> None:
-        self.pool = ConnectionPool(endpoint, key)
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.pool = ConnectionPool(endpoint)
 
     def __repr__(self) -> str:
         return f"<Session {self.pool!r}>"
 
-    def perform(self, work: Call[T] | Script[T]) -> T:
-        """Carry out a call or a script and return its result; raises BitsError."""
+    def perform(self, work: Call[T] | Script[T], identity: Identity | None = None) -> T:
+        """Carry out a call or a script as `identity`, and return its result; raises BitsError.
+
+        None: as whoever the calling thread is outside of all `impersonate` blocks.
+        """
+        caller = base_identity() if identity is None else identity
         if isinstance(work, Call):
-            return work.result(self.pool.exchange(work.encode(), repeatable=work.repeatable))
-        return self._run(work)
+            return work.result(self.pool.exchange(work.encode(), repeatable=work.repeatable, identity=caller))
+        return self._run(work, caller)
 
     def close(self) -> None:
         """Close the connections."""
         self.pool.close()
 
-    def _run(self, script: Generator[Call[Any], Any, T]) -> T:
+    def _run(self, script: Generator[Call[Any], Any, T], caller: Identity) -> T:
         try:
             call = next(script)
             while True:
                 try:
-                    result = self.perform(call)
+                    result = self.perform(call, caller)
                 except BitsError as error:
                     call = script.throw(error)
                 else:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Hashable
 
 import pytest
 
 from openbits.client import calls
 from openbits.client.discovery import Endpoint, candidates
+from openbits.client.identity import Identity, current_identity
 from openbits.client.session import Session
+from openbits.client.transport import Connection
 from openbits.errors import BitsError, ExitCode
 from support.fake_api import HANG_UP, FakeApi, Reply, problem
 
@@ -53,16 +54,30 @@ def test_threads_never_share_a_connection_at_the_same_time() -> None:
         client.close()
 
 
-def test_each_identity_has_connections_of_its_own() -> None:
-    key: list[Hashable] = ["anna"]
+def test_each_identity_has_connections_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened_as: list[Identity] = []
+
+    def connect(endpoint: Endpoint, identity: Identity) -> Connection:
+        opened_as.append(identity)
+        return endpoint.connect()
+
+    monkeypatch.setattr("openbits.client.pool.connect_as", connect)
+    anna, bert, bert_with_group = Identity(7, 7, ()), Identity(8, 7, ()), Identity(8, 7, (9,))
     with FakeApi({"GET /v1/version": OK}) as api:
-        client = Session(Endpoint(api.path), key=lambda: key[0])
+        client = session(api)
+        for identity in (anna, bert, anna, bert_with_group, bert):
+            client.perform(calls.version(), identity)
+        assert connections(api) == [1, 2, 1, 3, 2]
+        assert opened_as == [anna, bert, bert_with_group]
+        client.close()
+
+
+def test_who_says_nothing_calls_as_the_process() -> None:
+    with FakeApi({"GET /v1/version": OK}) as api:
+        client = session(api)
         client.perform(calls.version())
-        key[0] = "bert"
-        client.perform(calls.version())
-        key[0] = "anna"
-        client.perform(calls.version())
-        assert connections(api) == [1, 2, 1]
+        client.perform(calls.version(), current_identity())
+        assert connections(api) == [1, 1]
         client.close()
 
 
