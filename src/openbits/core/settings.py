@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from openbits.core.model import JobType, Priority, Settings
 from openbits.core.names import check_custom_headers, check_description, check_display_name
+from openbits.core.proxies import check_job_change, check_length
 from openbits.errors import BitsError
 
 RETRY_DELAY_FLOOR_S: Final = 5
@@ -40,8 +41,6 @@ _Check = Callable[[str, Any], Any]
 _Gate = Callable[[str, SettingsWindow], None]
 
 PROXY_USAGES: Final = ("preconfig", "no_proxy", "override", "autodetect")
-PROXY_TEXT_LIMIT: Final = 4_000
-"""Characters of a proxy list, and of a bypass list (J22)."""
 
 
 def change_settings(settings: Settings, changes: Mapping[str, Any], *, window: SettingsWindow) -> Settings:
@@ -64,6 +63,7 @@ def change_settings(settings: Settings, changes: Mapping[str, Any], *, window: S
         raise BitsError(
             "BG_E_UNSUPPORTED_JOB_CONFIGURATION", "dynamic_content is not possible for a job that fetches byte ranges"
         )
+    values |= check_job_change(settings, values)
     return dataclasses.replace(settings, **values)
 
 
@@ -171,16 +171,13 @@ def _proxy_usage(name: str, value: Any) -> str:
     return value.lower()
 
 
-def _proxy_text(error: str) -> _Check:
-    def check(name: str, value: Any) -> str:
-        text = "" if value is None else _text(name, value)
-        if len(text) > PROXY_TEXT_LIMIT:
-            raise BitsError(error, f"{name} may have {PROXY_TEXT_LIMIT} characters, not {len(text)}")
-        if not text.isascii() or not text.isprintable():
-            raise _wrong(name, "a list of ASCII names without line breaks")
-        return text
-
-    return check
+def _proxy_text(name: str, value: Any) -> str:
+    """J22: null is empty. What the list means is judged when the job runs."""
+    text = "" if value is None else _text(name, value)
+    check_length(name, text)
+    if not text.isascii() or not text.isprintable():
+        raise _wrong(name, "a list of ASCII names without line breaks")
+    return text.strip()
 
 
 # --- moments ---------------------------------------------------------------------------------
@@ -228,8 +225,8 @@ _TABLE: Final[dict[str, _Row]] = {
     "umask": _Row(_whole_number(0, 0o777)),
     "custom_headers": _Row(_custom_headers),
     "proxy_usage": _Row(_proxy_usage),
-    "proxy_list": _Row(_proxy_text("BG_E_PROXY_LIST_TOO_LARGE")),
-    "proxy_bypass_list": _Row(_proxy_text("BG_E_PROXY_BYPASS_LIST_TOO_LARGE")),
+    "proxy_list": _Row(_proxy_text),
+    "proxy_bypass_list": _Row(_proxy_text),
 }
 
 PROPERTY_NAMES: Final = tuple(_TABLE)
