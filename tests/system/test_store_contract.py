@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openbits.core.model import Job
+from openbits.core.proxies import AccountProxy, AccountUsage
 from openbits.store.errors import StoreError
 from openbits.store.interface import JobStore
 from openbits.store.memory import MemoryDisk, MemoryStore
@@ -47,7 +48,27 @@ def commit_new(store: JobStore, *jobs: Job) -> None:
 
 def test_a_new_store_is_empty(open_store: Open) -> None:
     loaded = open_store().load()
-    assert (loaded.jobs, loaded.effects, loaded.last_event_id) == ([], [], 0)
+    assert (loaded.jobs, loaded.effects, loaded.proxies, loaded.last_event_id) == ([], [], {}, 0)
+
+
+def test_i20_proxy_settings_of_accounts_are_kept_changed_and_forgotten(open_store: Open) -> None:
+    store = open_store()
+    manual = AccountProxy(usage=AccountUsage.MANUAL_PROXY, proxy_list="p:1", bypass_list="<local>")
+    script = AccountProxy(usage=AccountUsage.AUTOSCRIPT, script_url="http://w/\udc80é")
+    store.commit(Batch(proxies={"LOCALSYSTEM": manual, "1001": script, "1002": manual}))
+    store = open_store()
+    assert store.load().proxies == {"LOCALSYSTEM": manual, "1001": script, "1002": manual}
+    store.commit(Batch(proxies={"1001": manual, "1002": None, "nobody": None}))
+    assert store.load().proxies == {"LOCALSYSTEM": manual, "1001": manual}
+    assert open_store().load().proxies == {"LOCALSYSTEM": manual, "1001": manual}
+
+
+def test_i20_a_batch_that_fails_keeps_the_proxy_settings_as_they_were(open_store: Open) -> None:
+    store = open_store()
+    store.commit(Batch(proxies={"0": AccountProxy()}, events=[make_event(1)]))
+    with pytest.raises(StoreError):
+        store.commit(Batch(proxies={"0": None, "1": AccountProxy()}, events=[make_event(1)]))
+    assert open_store().load().proxies == {"0": AccountProxy()}
 
 
 def test_jobs_come_back_in_the_order_of_their_creation(open_store: Open) -> None:

@@ -22,6 +22,7 @@ from openbits.core.environment import Environment
 from openbits.core.events import Effect, Event, FilesFinished, FinishFiles, Step
 from openbits.core.lifecycle import apply
 from openbits.core.model import Closing, Job, Owner
+from openbits.core.proxies import AccountProxy
 from openbits.errors import BitsError
 from openbits.service.records import EventRecord
 from openbits.store.errors import StoreError, StoreFull
@@ -51,10 +52,15 @@ class Committed:
 class Draft:
     """The jobs as they will be if the change at hand is written down."""
 
-    def __init__(self, jobs: Mapping[str, Job], below: Draft | None, env: Environment) -> None:
+    def __init__(
+        self, jobs: Mapping[str, Job], below: Draft | None, env: Environment, proxies: Mapping[str, AccountProxy]
+    ) -> None:
         self._jobs = jobs
         self._below = below
         self.env = env
+        self._kept_proxies = proxies
+        self.proxies: dict[str, AccountProxy | None] = {}
+        """Proxy settings that change, by account; None: forgotten (I20)."""
         self.written: dict[str, Job | None] = {}
         self.changed_files: dict[str, set[int]] = {}
         self.created: set[str] = set()
@@ -68,6 +74,12 @@ class Draft:
         if job_id in self.written:
             return self.written[job_id]
         return self._below.get(job_id) if self._below is not None else self._jobs.get(job_id)
+
+    def account_proxies(self, account: str) -> AccountProxy | None:
+        """Return the proxy settings of an account as this change sees them."""
+        if account in self.proxies:
+            return self.proxies[account]
+        return self._below.account_proxies(account) if self._below is not None else self._kept_proxies.get(account)
 
     def create(self, job: Job) -> None:
         """Add a new job."""
@@ -119,6 +131,7 @@ class Draft:
         self.entries += other.entries
         self.effects += other.effects
         self.outbox.update(other.outbox)
+        self.proxies.update(other.proxies)
 
 
 @dataclass(slots=True)
@@ -151,6 +164,8 @@ class Ledger:
         self._room_timer: asyncio.TimerHandle | None = None
         """Runs while reports wait for room on the store's disk."""
         self.jobs: dict[str, Job] = {}
+        self.proxies: dict[str, AccountProxy] = {}
+        """The proxy settings of accounts, as they stand on the disk."""
         self.open_jobs: Counter[Owner] = Counter()
         """How many jobs that have not ended each owner has: quotas must not cost a walk over all jobs."""
         self._outbox: dict[str, int] = {}
@@ -167,6 +182,7 @@ class Ledger:
         loaded = self._store.load()
         self.jobs = {job.id: job for job in loaded.jobs}
         self.open_jobs = Counter(job.owner for job in loaded.jobs if not job.state.is_final)
+        self.proxies = loaded.proxies
         self.last_event_id = loaded.last_event_id
         self._event_ids = itertools.count(loaded.last_event_id + 1)
         self._outbox = {effect.job_id: effect.id for effect in loaded.effects}
@@ -209,13 +225,13 @@ class Ledger:
     async def _turn(self) -> bool:
         """Write down what there is; False when it has to wait for room on the disk."""
         env = self._environment()
-        total = Draft(self.jobs, None, env)
+        total = Draft(self.jobs, None, env, self.proxies)
         batch: list[_Change[Any]] = []
         while self._changes and len(batch) < MAX_CHANGES_PER_COMMIT:
             change = self._changes.popleft()
             if change.future is not None and change.future.cancelled():
                 continue
-            draft = Draft(self.jobs, total, env)
+            draft = Draft(self.jobs, total, env, self.proxies)
             try:
                 change.result = change.work(draft)
             except Exception as error:  # noqa: BLE001 - whatever a change raises belongs to its caller
@@ -223,7 +239,7 @@ class Ledger:
                 continue
             total.absorb(draft)
             batch.append(change)
-        if total.written or total.entries:
+        if total.written or total.entries or total.proxies:
             events = self._records(total)
             try:
                 writing = self._batch(total, events)
@@ -319,6 +335,7 @@ class Ledger:
             ],
             effects_added=added,
             effects_done=done,
+            proxies=total.proxies,
             prune=self._prune() if self._unpruned >= EVENTS_BETWEEN_PRUNES else None,
         )
 
@@ -331,6 +348,11 @@ class Ledger:
                 self.jobs.pop(job_id, None)
             else:
                 self.jobs[job_id] = job
+        for account, settings in total.proxies.items():
+            if settings is None:
+                self.proxies.pop(account, None)
+            else:
+                self.proxies[account] = settings
         for job_id in total.outbox:
             self._outbox.pop(job_id, None)
         self._outbox.update((effect.job_id, effect.id) for effect in written.effects_added)

@@ -12,6 +12,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from openbits.core.model import File, Job
+from openbits.core.proxies import AccountProxy
 from openbits.store.errors import StoreError
 from openbits.store.records import Batch, Loaded, OpenReport, PendingEffect, StoredEvent
 
@@ -23,6 +24,7 @@ class MemoryDisk:
     jobs: dict[str, Job] = field(default_factory=dict)
     events: list[StoredEvent] = field(default_factory=list)
     effects: dict[int, PendingEffect] = field(default_factory=dict)
+    proxies: dict[str, AccountProxy] = field(default_factory=dict)
     last_event_id: int = 0
 
 
@@ -50,6 +52,7 @@ class MemoryStore:
         return Loaded(
             jobs=list(self.disk.jobs.values()),
             effects=sorted(self.disk.effects.values(), key=lambda effect: effect.id),
+            proxies=dict(self.disk.proxies),
             last_event_id=self.disk.last_event_id,
         )
 
@@ -75,6 +78,11 @@ class MemoryStore:
         for effect_id in batch.effects_done:
             disk.effects.pop(effect_id, None)
         disk.effects.update((effect.id, effect) for effect in batch.effects_added)
+        for account, settings in batch.proxies.items():
+            if settings is None:
+                disk.proxies.pop(account, None)
+            else:
+                disk.proxies[account] = settings
         if batch.prune is not None:
             while disk.events and disk.events[0].time < batch.prune.older_than:
                 del disk.events[0]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from openbits.core.model import Job
+from openbits.core.proxies import AccountProxy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +66,8 @@ class Batch:
     events: Sequence[StoredEvent] = ()
     effects_added: Sequence[PendingEffect] = ()
     effects_done: Sequence[int] = ()
+    proxies: Mapping[str, AccountProxy | None] = field(default_factory=dict)
+    """Proxy settings by account (I20); None forgets them."""
     prune: EventPrune | None = None
 
 
@@ -75,6 +78,8 @@ class Loaded:
     jobs: list[Job]
     """In the order in which they were created."""
     effects: list[PendingEffect]
+    proxies: dict[str, AccountProxy]
+    """The proxy settings that are kept, by account."""
     last_event_id: int
     """The highest id that an event ever had; 0 when there was none."""
 

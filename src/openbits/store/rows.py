@@ -29,6 +29,7 @@ from openbits.core.model import (
     Settings,
     Validator,
 )
+from openbits.core.proxies import AccountProxy, AccountUsage
 from openbits.errors import ErrorContext, error_code
 from openbits.store.records import PendingEffect, StoredEvent
 
@@ -246,6 +247,26 @@ def _read_file(row: Row) -> File:
         restarts=restarts,
         response_headers=_text(response_headers),
     )
+
+
+# --- proxy settings --------------------------------------------------------------------------
+
+
+def proxies_row(account: str, settings: AccountProxy) -> Row:
+    """Return the row of an account's proxy settings."""
+    return account, _json(dataclasses.asdict(settings) | {"usage": settings.usage.value})
+
+
+def read_proxies(rows: Iterable[Row]) -> dict[str, AccountProxy]:
+    """Read the proxy settings of all accounts. Raises BadRow."""
+    proxies = {}
+    for account, settings in rows:
+        try:
+            values = json.loads(settings)
+            proxies[str(account)] = AccountProxy(**values | {"usage": AccountUsage(values["usage"])})
+        except (ValueError, TypeError, KeyError) as error:
+            raise BadRow(f"proxy settings of {account}: {error}") from error
+    return proxies
 
 
 # --- events and effects ----------------------------------------------------------------------

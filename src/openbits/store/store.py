@@ -35,10 +35,12 @@ from openbits.store.rows import (
     file_row,
     job_row,
     new_file_row,
+    proxies_row,
     read_effect,
     read_event,
     read_files,
     read_jobs,
+    read_proxies,
 )
 
 __all__ = ["OpenReport", "Store", "StoreBusy", "StoreError", "StoreFull"]
@@ -229,6 +231,11 @@ class Store:
             writer.executemany(queries["delete_effect"], ((effect_id,) for effect_id in batch.effects_done))
         if batch.effects_added:
             writer.executemany(queries["insert_effect"], map(effect_row, batch.effects_added))
+        for account, settings in batch.proxies.items():
+            if settings is None:
+                writer.execute(queries["delete_proxies"], (account,))
+            else:
+                writer.execute(queries["upsert_proxies"], proxies_row(account, settings))
         if batch.prune is not None:
             writer.execute(queries["prune_events_by_age"], {"older_than": batch.prune.older_than})
             writer.execute(queries["prune_events_by_number"], {"keep": batch.prune.keep})
@@ -290,6 +297,7 @@ def _read_everything(connection: sqlite3.Connection, queries: dict[str, str]) ->
     return Loaded(
         jobs=jobs,
         effects=[read_effect(row) for row in connection.execute(queries["load_effects"])],
+        proxies=read_proxies(connection.execute(queries["load_proxies"])),
         last_event_id=last_event_id,
     )
 
