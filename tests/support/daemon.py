@@ -150,8 +150,12 @@ class Daemon:
             "--runtime-dir",
             os.path.dirname(self.socket),
         ]
-        if self.config is not None:
-            command += ["--config", self.write_config(self.config)]
+        # Who is logged on to the machine that runs the tests is not to decide about them.
+        config = self.config or ""
+        if self.mode == "system" and "[logon]" not in config:
+            config += '\n[logon]\nprovider = "always"\n'
+        if self.config is not None or config:
+            command += ["--config", self.write_config(config)]
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,

@@ -46,6 +46,8 @@ from openbits.frames.worker import (
 from openbits.service import runtime as runtime_module
 from openbits.service.calls import NewFile, NewJob
 from openbits.service.configuration import Configuration
+from openbits.service.logon.logon import Logon
+from openbits.service.logon.source import AlwaysSource
 from openbits.service.runtime import Runtime
 from openbits.store.interface import JobStore
 from openbits.store.memory import MemoryDisk, MemoryStore
@@ -83,6 +85,28 @@ class FakeNetwork:
         self._on_change(has_network)
 
 
+class FakeLogonSource(AlwaysSource):
+    """Knows what the test says; at first everybody counts as logged on."""
+
+    def __init__(self, on_change: Callable[[], None]) -> None:
+        super().__init__()
+        self.on_change = on_change
+
+
+class FakeLogon(Logon):
+    """The real rule over a source of the test's."""
+
+    def __init__(self, _make_source: object) -> None:
+        super().__init__(FakeLogonSource)
+
+    def change(self, *uids: int, problem: str = "") -> None:
+        """From now on these are logged on, and nobody else; `problem`: why that may not be so."""
+        source = self._source
+        assert isinstance(source, FakeLogonSource)
+        source.logged_on, source.problem = frozenset(uids), problem
+        source.on_change()
+
+
 class FakeWorker:
     """Says what the test lets it say; does file operations at once unless told otherwise."""
 
@@ -97,6 +121,7 @@ class FakeWorker:
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(sock.fileno(), self._read)
         self.is_alive = True
+        self.on_end: Callable[[], None] = lambda: None
 
     def be_ready(self) -> None:
         """Say that it runs."""
@@ -113,6 +138,7 @@ class FakeWorker:
             self.is_alive = False
             self._loop.remove_reader(self._channel.fileno())
             self._channel.close()
+            self.on_end()
 
     def last(self, cls: type[_Frame]) -> _Frame:
         """The last frame of a kind that it was sent."""
@@ -232,6 +258,7 @@ class FakeMonitor:
             return
         identity = Identity(uid=message.uid, gid=message.gid, groups=message.groups)
         worker = self.make_worker(socket.socket(fileno=descriptor), identity, next(self._pids))
+        worker.on_end = lambda: self._tell_exited(worker.pid)
         self.workers.append(worker)
         self._channel.send(
             WorkerSpawned(
@@ -240,12 +267,15 @@ class FakeMonitor:
         )
         self.on_worker(worker)
 
+    def _tell_exited(self, pid: int) -> None:
+        with contextlib.suppress(ChannelClosed):
+            self._channel.send(WorkerExited(pid=pid))
+
     def kill(self, pid: int) -> None:
         """Kill a worker."""
         for worker in self.workers:
             if worker.pid == pid and worker.is_alive:
                 worker.die()
-                self._channel.send(WorkerExited(pid=pid))
 
 
 class Service:
@@ -259,6 +289,7 @@ class Service:
         replaced: dict[str, Any] = {
             "SteadyClock": Clock,
             "NetworkWatcher": FakeNetwork,
+            "Logon": FakeLogon,
             "ThreadPoolExecutor": lambda *_args, **_more: InlineExecutor(),
             "_open_store": lambda _directory: (store, OpenReport()),
         }
@@ -272,6 +303,9 @@ class Service:
         network = self.runtime._network
         assert isinstance(network, FakeNetwork)
         self.network: FakeNetwork = network
+        logon = self.runtime.logon
+        assert isinstance(logon, FakeLogon)
+        self.logon: FakeLogon = logon
         self.manager = self.runtime.manager
         # The test must not end with the service.
         self.runtime.pool._monitor._on_closed = lambda _reason: None

@@ -17,6 +17,8 @@ class Environment:
     loopback_names: frozenset[str] = frozenset()
     logged_on: frozenset[int] | None = None
     """The uids of people who are logged on; None: everybody counts as logged on."""
+    logon_problem: str = ""
+    """Why it is not known who is logged on, as a clause; empty when it is known."""
     job_inactivity_s: float = 90.0 * DAY_S
     max_download_time_s: float = 90.0 * DAY_S
     disk_full_retry_s: float = 15.0

@@ -7,7 +7,7 @@ from typing import assert_never
 
 from openbits.core.environment import Environment, is_blocked_by_network, is_logged_on
 from openbits.core.failing import DISK_IS_FULL
-from openbits.core.model import Closing, Job, JobState, Priority
+from openbits.core.model import Closing, Job, JobState, Owner, Priority
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,9 +30,7 @@ def gate_of(job: Job, env: Environment, *, ahead: int, trouble: str) -> Gate:
     match job.state:
         case JobState.QUEUED:
             if not is_logged_on(job.owner, env):
-                return Gate(
-                    gate="logon", sentence=f"its owner {job.owner.name} is logged off: it goes on at the next log-on"
-                )
+                return Gate(gate="logon", sentence=_logged_off(job.owner, env))
             if is_blocked_by_network(job, env):
                 return Gate(gate="network", sentence="there is no network")
             if job.settings.priority is Priority.FOREGROUND:
@@ -63,6 +61,12 @@ def gate_of(job: Job, env: Environment, *, ahead: int, trouble: str) -> Gate:
             return Gate(gate="ended", sentence="it is cancelled")
         case _:
             assert_never(job.state)
+
+
+def _logged_off(owner: Owner, env: Environment) -> str:
+    if env.logon_problem:
+        return f"it is not known whether its owner {owner.name} is logged on: {env.logon_problem}"
+    return f"its owner {owner.name} is logged off: it goes on at the next log-on"
 
 
 def _transient(job: Job) -> Gate:

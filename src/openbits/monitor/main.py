@@ -75,7 +75,8 @@ def serve(chosen: Places, *, service_command: tuple[str, ...], zygote_command: t
     service = Program(
         name="service",
         command=(*service_command, *_service_options(chosen, account), *listener),
-        environment=_environment(home),
+        # Where the bus is that tells who is logged on: a machine, or a test, may have it elsewhere.
+        environment=_environment(home, "DBUS_SYSTEM_BUS_ADDRESS"),
         capabilities=_SERVICE_CAPABILITIES if is_system else frozenset(),
         inherited=(lock_fd,) if listener_fd is None else (lock_fd, listener_fd),
     )
@@ -83,7 +84,8 @@ def serve(chosen: Places, *, service_command: tuple[str, ...], zygote_command: t
         name="zygote",
         command=zygote_command,
         # Its workers are of many accounts; nobody's home is a safer place to look for files than a wrong one.
-        environment=_environment("/" if is_system else home),
+        # Workers log on to the network as the machine's Kerberos configuration says, wherever that is.
+        environment=_environment("/" if is_system else home, "KRB5_CONFIG"),
         capabilities=_ZYGOTE_CAPABILITIES if is_system else frozenset(),
     )
     return Supervisor(service=service, zygote=zygote, rule=rule, notifier=notifier).run()
@@ -189,11 +191,13 @@ def _service_options(chosen: Places, account: Identity) -> tuple[str, ...]:
     )
 
 
-def _environment(home: str) -> dict[str, str]:
-    """Nothing of whoever started the daemon goes on: a proxy in root's shell is not a setting of the service."""
+def _environment(home: str, *places: str) -> dict[str, str]:
+    """Nothing of whoever started the daemon goes on: a proxy in root's shell is not a setting of the service.
+
+    But `places`, names of variables that say where something of the machine is, and who the starter is decides.
+    """
     environment = {"PATH": _PATH, "LANG": "C.UTF-8", "HOME": home}
-    if "TZ" in os.environ:
-        environment["TZ"] = os.environ["TZ"]
+    environment.update((name, os.environ[name]) for name in ("TZ", *places) if name in os.environ)
     return environment
 
 

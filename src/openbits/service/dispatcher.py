@@ -18,9 +18,16 @@ class Dispatcher:
     """Grants slots to queued jobs and takes them back; each decision is an event for the ledger."""
 
     def __init__(
-        self, *, limits: Callable[[], Limits], now: Callable[[], float], post: Callable[[str, Event], None]
+        self,
+        *,
+        limits: Callable[[], Limits],
+        now: Callable[[], float],
+        post: Callable[[str, Event], None],
+        may_run: Callable[[Job], bool] = lambda _job: True,
     ) -> None:
+        """`may_run` says whether a queued job waits for a slot at all; when that changes, a note is needed."""
         self._limits = limits
+        self._may_run = may_run
         self._now = now
         self._post = post
         self._waiting = WaitingJobs()
@@ -45,12 +52,16 @@ class Dispatcher:
         """How many background jobs hold slots."""
         return sum(1 for job in self._running.values() if job.priority is not Priority.FOREGROUND)
 
+    def holds(self, job_id: str) -> bool:
+        """Whether the job has a slot, or was granted one that is not written down yet."""
+        return job_id in self._running
+
     def take_note(self, jobs: Mapping[str, Job | None]) -> None:
         """Take note of jobs that changed, then decide."""
         for job_id, job in jobs.items():
             self._leaving.discard(job_id)
             state = job.state if job is not None else None
-            if job is not None and state is JobState.QUEUED:
+            if job is not None and state is JobState.QUEUED and self._may_run(job):
                 self._note_queued(job)
                 continue
             self._granted.discard(job_id)

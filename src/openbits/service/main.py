@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import importlib
 import logging
 import os
 import signal
@@ -44,6 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     set_title("bitsd-service")
     os.umask(0o077)
+    if options.mode == "system":
+        # What the configuration may ask for has to be here before anybody may read the configuration.
+        importlib.import_module("openbits.service.logon.logind")
     identity = privileges.Identity.parse(options.identity)
     privileges.become(identity.uid, identity.gid, identity.groups)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="bitsd-service: %(levelname)s %(message)s")
@@ -89,7 +93,13 @@ async def _serve(options: argparse.Namespace, channel: Channel) -> int:
         if not ended.done():
             ended.set_result(0)
 
-    runtime = Runtime(configuration=configuration, state_directory=options.state_dir, monitor=channel, give_up=give_up)
+    runtime = Runtime(
+        configuration=configuration,
+        state_directory=options.state_dir,
+        monitor=channel,
+        give_up=give_up,
+        is_system=options.mode == "system",
+    )
     server, listener = _server(options, runtime)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)

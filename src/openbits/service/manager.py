@@ -181,7 +181,8 @@ class Manager:
         for _ in range(CHECK_ATTEMPTS):
             try:
                 worker = await self._parts.pool.get(owner)
-                refusals = await worker.check_directories(directories)
+                with worker.held():
+                    refusals = await worker.check_directories(directories)
             except WorkerGone:
                 continue
             if refusals:

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from openbits.core.events import (
@@ -29,7 +29,7 @@ from openbits.core.events import (
     WorkerLost,
 )
 from openbits.core.lifecycle import unfinished
-from openbits.core.model import Closing, File, Job, Priority, Validator
+from openbits.core.model import AccountKind, Closing, File, Job, Priority, Validator
 from openbits.errors import BitsError, ErrorContext, is_failure
 from openbits.frames.worker import (
     FileDurable,
@@ -81,6 +81,8 @@ class Run:
     patience_s: float = STOP_PATIENCE_S
     """How long the worker may take to stop."""
     stop_timer: asyncio.TimerHandle | None = None
+    is_interrupted: bool = False
+    """Whether it was stopped before the job was told: then its end is told to the job."""
     received: dict[int, int] = field(default_factory=dict)
     """Bytes that have come in, by file, where that is more than what is written down."""
     broken: str = ""
@@ -173,13 +175,32 @@ class Conductor:
         """End the job's run, if there is one: what was received becomes durable first."""
         self._next.pop(effect.job_id, None)
         run = self._runs.get(effect.job_id)
-        if run is None or run.is_stopping:
-            return
-        run.stop_asked.set()
-        if effect.patience_s is not None:
-            run.patience_s = effect.patience_s
-        if run.worker is not None:
-            self._tell_to_stop(run, run.worker)
+        if run is not None:
+            self._stop(run, STOP_PATIENCE_S if effect.patience_s is None else effect.patience_s)
+
+    def interrupt(self, uids: Collection[int], patience_s: float) -> None:
+        """Stop at once what runs for or as these accounts, which have logged off, and hurry what is stopping.
+
+        The jobs hear of the log-off by an event of their own.  Should that not be written down in time, or not move
+        them because the account is back already, then the end of the run makes them go on.
+        """
+        for run in tuple(self._runs.values()):
+            job = self._jobs.get(run.job_id)
+            is_owners = job is not None and job.owner.kind is AccountKind.USER and job.owner.identity.uid in uids
+            if is_owners or (run.worker is not None and run.worker.identity.uid in uids):
+                run.is_interrupted = run.is_interrupted or not run.is_stopping
+                self._stop(run, patience_s)
+
+    def _stop(self, run: Run, patience_s: float) -> None:
+        is_hurried = run.is_stopping and patience_s < run.patience_s
+        run.patience_s = min(run.patience_s, patience_s)
+        if is_hurried and run.worker is not None:
+            self._kill_after_patience(run, run.worker)
+        if not run.is_stopping:
+            run.stop_asked.set()
+            if run.worker is not None:
+                run.worker.send(StopTransfer(transfer=run.number))
+                self._kill_after_patience(run, run.worker)
 
     def finish(self, effect: FinishFiles) -> None:
         """Rename or delete the job's files as soon as it has no run."""
@@ -203,6 +224,10 @@ class Conductor:
     # --- a run --------------------------------------------------------------------------------------
 
     async def _begin(self, run: Run) -> None:
+        with contextlib.ExitStack() as held:
+            await self._set_out(run, held)
+
+    async def _set_out(self, run: Run, held: contextlib.ExitStack) -> None:
         losses = self._losses.get(run.job_id)
         if losses is not None and losses.count > 1:
             with contextlib.suppress(TimeoutError):
@@ -219,6 +244,7 @@ class Conductor:
                 return
             identities = self._tokens.identities(job)
             worker = await self._pool.get(identities.network.identity)
+            held.enter_context(worker.held())
             terms = await self._terms.prepare(job, identities.network, worker)
         except WorkerGone:
             self._lost(run)
@@ -276,10 +302,10 @@ class Conductor:
         for position, chunk in enumerate(chunks, 1):
             worker.send(TransferFiles(transfer=run.number, files=tuple(chunk), last=position == len(chunks)))
 
-    def _tell_to_stop(self, run: Run, worker: Worker) -> None:
-        worker.send(StopTransfer(transfer=run.number))
-        loop = asyncio.get_running_loop()
-        run.stop_timer = loop.call_later(run.patience_s, self._pool.kill, worker)
+    def _kill_after_patience(self, run: Run, worker: Worker) -> None:
+        if run.stop_timer is not None:
+            run.stop_timer.cancel()
+        run.stop_timer = asyncio.get_running_loop().call_later(run.patience_s, self._pool.kill, worker)
 
     def _receive(self, run: Run, message: object) -> None:
         job = self._jobs.get(run.job_id)
@@ -369,6 +395,8 @@ class Conductor:
         if self._runs.get(run.job_id) is run:
             del self._runs[run.job_id]
         run.ended.set()
+        if run.is_interrupted:
+            self._post(run.job_id, RunEnded(run=run.run))
         if run.worker is not None:
             self._pool.release(run.worker)
         following = self._next.pop(run.job_id, None)
@@ -412,9 +440,10 @@ class Conductor:
         for _ in range(FINISH_ATTEMPTS):
             try:
                 worker = await self._pool.get(job.owner.identity)
-                if closing is Closing.CANCEL:
-                    return await _delete(worker, job, [file for file in job.files if not file.completed])
-                return await _rename(worker, job)
+                with worker.held():
+                    if closing is Closing.CANCEL:
+                        return await _delete(worker, job, [file for file in job.files if not file.completed])
+                    return await _rename(worker, job)
             except WorkerGone:
                 continue
         raise BitsError("E_FAIL", "the processes that work for this account end again and again")

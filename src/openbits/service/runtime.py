@@ -12,20 +12,31 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from openbits.core.environment import Environment
-from openbits.core.events import DeadlineReached, FinishFiles, NetworkChanged, ServiceStarted, StartRun, StopRun
-from openbits.core.lifecycle import deadline
-from openbits.core.model import Caller, Job, JobState
+from openbits.core.events import (
+    DeadlineReached,
+    FinishFiles,
+    LogonChanged,
+    NetworkChanged,
+    ServiceStarted,
+    StartRun,
+    StopRun,
+)
+from openbits.core.lifecycle import LOG_OFF_PATIENCE_S, deadline
+from openbits.core.model import AccountKind, Caller, Job, JobState
 from openbits.core.schedule import Limits
 from openbits.errors import BitsError
 from openbits.frames.channel import Channel
 from openbits.service.calls import CheckResult
 from openbits.service.clock import SteadyClock
-from openbits.service.configuration import Configuration
+from openbits.service.configuration import Configuration, account_rules
 from openbits.service.deadlines import Deadlines
 from openbits.service.dispatcher import Dispatcher
 from openbits.service.feed import Feed
 from openbits.service.helpertokens import HelperTokens
 from openbits.service.ledger import RETRY_FULL_STORE_S, Committed, Ledger
+from openbits.service.logon.logon import Logon
+from openbits.service.logon.people import People
+from openbits.service.logon.source import make_source
 from openbits.service.manager import Manager, Parts
 from openbits.service.network import HostsFile, NetworkWatcher
 from openbits.service.records import ProgressReport
@@ -53,6 +64,7 @@ class Runtime:
         state_directory: str,
         monitor: Channel,
         give_up: Callable[[str], None],
+        is_system: bool = True,
     ) -> None:
         self.configuration = configuration
         self._state_directory = state_directory
@@ -62,6 +74,18 @@ class Runtime:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._network = NetworkWatcher(asyncio.get_running_loop(), self._network_changed)
         self._hosts = HostsFile()
+        self._people = People(account_rules(configuration))
+        self.logon = Logon(
+            lambda on_change: make_source(
+                configuration.logon.provider,
+                is_system=is_system,
+                tasks=self._tasks,
+                on_change=on_change,
+                bus_address=os.environ.get("DBUS_SYSTEM_BUS_ADDRESS", ""),
+            )
+        )
+        self.logon.observers.append(self._logon_changed)
+        self.logon.concerned.append(self._owners)
         self._administrators: tuple[float, int | None] = (0.0, None)
         self.ledger = Ledger(
             store=self._store,
@@ -74,7 +98,11 @@ class Runtime:
         self.clock = SteadyClock()
         self.feed = Feed()
         self.pool = WorkerPool(
-            monitor, idle_s=configuration.worker.idle_s, tasks=self._tasks, monitor_gone=self._monitor_gone
+            monitor,
+            idle_s=configuration.worker.idle_s,
+            tasks=self._tasks,
+            monitor_gone=self._monitor_gone,
+            is_away=self._is_away,
         )
         self.tokens = HelperTokens()
         self.conductor = Conductor(
@@ -88,7 +116,12 @@ class Runtime:
             settled=self._settled,
             moved=self._moved,
         )
-        self.dispatcher = Dispatcher(limits=self._limits, now=self.clock.now, post=self.ledger.post)
+        self.dispatcher = Dispatcher(
+            limits=self._limits,
+            now=self.clock.now,
+            post=self.ledger.post,
+            may_run=lambda job: self.logon.is_logged_on(job.owner.identity.uid, job.owner.kind),
+        )
         self._deadlines = Deadlines(self.clock.now, self._deadline_reached)
         self._moving: set[str] = set()
         self._progress_timer: asyncio.TimerHandle | None = None
@@ -116,6 +149,7 @@ class Runtime:
     async def start(self) -> None:
         """Take up what a former life has left, then run."""
         self._network.start()
+        await self.logon.start()
         self._tasks.start("ledger", self.ledger.run())
         for job_id, job in self.ledger.jobs.items():
             if job.state.is_active:
@@ -137,6 +171,7 @@ class Runtime:
     async def stop(self, exit_status: int) -> None:
         """Stop all transfers so that nothing received is lost, write everything down, tell the monitor."""
         self._stopping = True
+        self.logon.close()
         self.dispatcher.close()
         self._deadlines.close()
         self.feed.close()
@@ -152,6 +187,7 @@ class Runtime:
     def reload(self, configuration: Configuration) -> None:
         """Let a new configuration take effect, for everything that starts from now on."""
         self.configuration = configuration
+        self._people = People(account_rules(configuration))
         self._administrators = (0.0, None)
         self.conductor.configuration = configuration
         self._take_note(dict(self.ledger.jobs))
@@ -166,6 +202,8 @@ class Runtime:
             now=self.clock.now(),
             has_network=connected,
             loopback_names=frozenset() if connected else self._hosts.loopback_names(),
+            logged_on=self.logon.logged_on,
+            logon_problem=self.logon.problem,
             job_inactivity_s=float(timeouts.job_inactivity_s),
             max_download_time_s=float(timeouts.max_download_time_s),
             disk_full_retry_s=float(timeouts.disk_full_retry_s),
@@ -204,6 +242,34 @@ class Runtime:
         for job_id, job in self.ledger.jobs.items():
             if job.state is JobState.TRANSIENT_ERROR and job.retry_at is None:
                 self.ledger.post(job_id, NetworkChanged())
+
+    # --- log-on (I2) --------------------------------------------------------------------------------------
+
+    def _is_away(self, uid: int) -> bool:
+        """Whether the account is that of a person who is logged off."""
+        return not self.logon.is_logged_on(uid) and uid in self._people
+
+    def _owners(self) -> set[int]:
+        return {job.owner.identity.uid for job in self.ledger.jobs.values()}
+
+    def _logon_changed(self, came: frozenset[int], went: frozenset[int]) -> None:
+        """Stop what runs for those who went, and let the jobs of those who came wait for slots."""
+        queued: dict[str, Job | None] = {}
+        for job_id, job in self.ledger.jobs.items():
+            uid = job.owner.identity.uid
+            if job.owner.kind is not AccountKind.USER or (uid not in came and uid not in went):
+                continue
+            # A slot may have been granted, and that be on its way to the disk.
+            if uid in went and (job.state.is_active or self.dispatcher.holds(job_id)):
+                self.ledger.post(job_id, LogonChanged())
+            if job.state is JobState.QUEUED:
+                queued[job_id] = job
+        gone = {uid for uid in went if uid in self._people}
+        self.conductor.interrupt(gone, LOG_OFF_PATIENCE_S)
+        for uid in gone:
+            self.pool.account_left(uid)
+        if not self._starting:
+            self.dispatcher.take_note(queued)
 
     def _monitor_gone(self, reason: str) -> None:
         # Without the monitor nobody could end us in an orderly way: what is durable is durable.
@@ -305,6 +371,11 @@ class Runtime:
                 message=f"in {self._state_directory}, {len(self.ledger.jobs)} jobs"
                 if self.store_report.set_aside is None
                 else f"the old store was damaged and was set aside as {self.store_report.set_aside}",
+            ),
+            CheckResult(
+                name="log-on",
+                ok=not self.logon.problem,
+                message=self.logon.health(),
             ),
             CheckResult(
                 name="network",

@@ -7,10 +7,11 @@ dies is an event like any other: everything that was under way in it is told.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -48,6 +49,8 @@ log = logging.getLogger(__name__)
 SPAWN_TIMEOUT_S = 20.0
 HANDED_OUT_S = 5.0
 """How long a worker stays for whoever has just asked for it."""
+LEAVE_PATIENCE_S = 0.5
+"""How long a worker that was let go may take to end when its account has logged off."""
 FILES_PER_FRAME = 256
 CHARACTERS_PER_FRAME = MAX_FRAME_BYTES // 6
 CHARACTERS_BESIDE_NAMES = 40
@@ -83,6 +86,7 @@ class Worker:
         self._operations: dict[int, tuple[asyncio.Future[list[FileResult]], list[FileResult]]] = {}
         self._questions: dict[int, asyncio.Future[tuple[Answer, int]]] = {}
         self._numbers = itertools.count(1)
+        self._holds = 0
         self._link = Link(
             channel, on_frame=self._receive, on_closed=self._closed, on_carrier=self._receive_with_descriptor
         )
@@ -98,8 +102,19 @@ class Worker:
 
     @property
     def is_busy(self) -> bool:
-        """Whether a transfer or an operation is under way."""
-        return bool(self._transfers or self._operations or self._questions)
+        """Whether a transfer or an operation is under way, or somebody holds it for what comes next."""
+        return bool(self._transfers or self._operations or self._questions or self._holds)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the worker from leaving between one thing and the next; it may still die."""
+        self._holds += 1
+        try:
+            yield
+        finally:
+            self._holds -= 1
+            if self.is_open:
+                self._ended_something()
 
     def send(self, message: object, descriptors: tuple[int, ...] = ()) -> None:
         """Send a frame; the descriptors stay the caller's."""
@@ -259,8 +274,20 @@ class Worker:
 class WorkerPool:
     """Hands out the worker of an identity; starts it through the monitor where there is none."""
 
-    def __init__(self, channel: Channel, *, idle_s: float, tasks: Tasks, monitor_gone: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        *,
+        idle_s: float,
+        tasks: Tasks,
+        monitor_gone: Callable[[str], None],
+        is_away: Callable[[int], bool] = lambda _uid: False,
+    ) -> None:
+        """`is_away` says whether the account with this uid is logged off: its workers leave with their last work."""
         self._idle_s = idle_s
+        self._is_away = is_away
+        self._leaving: dict[int, asyncio.TimerHandle] = {}
+        """By pid: who was let go because its account is away, and is killed when it does not end."""
         self._tasks = tasks
         self._requests = itertools.count(1)
         self._spawning: dict[int, asyncio.Future[WorkerSpawned]] = {}
@@ -296,7 +323,7 @@ class WorkerPool:
             self._tasks.start(f"worker for uid {identity.uid}", self._fill(future, identity))
         worker = await asyncio.shield(future)
         # Whoever asked needs a moment to give it work, however soon idle workers are to leave.
-        self._let_go_after(worker, max(self._idle_s, HANDED_OUT_S))
+        self._let_go_after(worker, max(self._stay_s(worker), HANDED_OUT_S))
         return worker
 
     def kill(self, worker: Worker) -> None:
@@ -304,11 +331,11 @@ class WorkerPool:
         log.warning("action=kill-worker pid=%d uid=%d", worker.pid, worker.identity.uid)
         self._monitor.send(KillWorker(pid=worker.pid))
 
-    def drop(self, uid: int) -> None:
-        """Let all workers of an account go."""
+    def account_left(self, uid: int) -> None:
+        """Let the workers of an account go that has logged off: idle ones now, the others after their last work."""
         for worker in tuple(self._alive):
             if worker.identity.uid == uid:
-                worker.close()
+                self._look_at(worker)
 
     def close(self) -> None:
         """Let all workers go."""
@@ -382,6 +409,9 @@ class WorkerPool:
             case SpawnRefused(request=request, error=error, message=text):
                 self._refuse(request, BitsError(error, text))
             case WorkerExited(pid=pid):
+                leaving = self._leaving.pop(pid, None)
+                if leaving is not None:
+                    leaving.cancel()
                 log.info("action=worker-exited pid=%d", pid)
             case _:
                 raise AssertionError(f"the monitor sent {message!r}")
@@ -402,7 +432,11 @@ class WorkerPool:
         log.info("action=worker-ended pid=%d uid=%d reason=%s", worker.pid, worker.identity.uid, reason)
 
     def _look_at(self, worker: Worker) -> None:
-        self._let_go_after(worker, self._idle_s)
+        self._let_go_after(worker, self._stay_s(worker))
+
+    def _stay_s(self, worker: Worker) -> float:
+        """How long a worker stays without work: nothing is to run of an account that is logged off."""
+        return 0.0 if self._is_away(worker.identity.uid) else self._idle_s
 
     def _let_go_after(self, worker: Worker, delay_s: float) -> None:
         if worker.idle_timer is not None:
@@ -411,10 +445,18 @@ class WorkerPool:
         if worker.is_open and not worker.is_busy:
             worker.idle_timer = asyncio.get_running_loop().call_later(delay_s, self._let_go, worker)
 
-    @staticmethod
-    def _let_go(worker: Worker) -> None:
-        if worker.is_open and not worker.is_busy:
-            worker.close()
+    def _let_go(self, worker: Worker) -> None:
+        if not worker.is_open or worker.is_busy:
+            return
+        worker.close()
+        if self._is_away(worker.identity.uid):
+            # Ended transfers may leave it something to close that takes its time.
+            loop = asyncio.get_running_loop()
+            self._leaving[worker.pid] = loop.call_later(LEAVE_PATIENCE_S, self._kill_leaving, worker)
+
+    def _kill_leaving(self, worker: Worker) -> None:
+        del self._leaving[worker.pid]
+        self.kill(worker)
 
 
 def _is_usable(future: asyncio.Future[Worker]) -> bool:

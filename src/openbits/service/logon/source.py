@@ -46,10 +46,10 @@ class AlwaysSource:
     """Everybody counts as logged on."""
 
     name = "always"
-    problem = ""
-    logged_on = None
 
     def __init__(self) -> None:
+        self.logged_on: frozenset[int] | None = None
+        self.problem = ""
         self.ready = asyncio.Event()
 
     def start(self) -> None:
