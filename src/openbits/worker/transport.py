@@ -23,7 +23,7 @@ _SSL_CONNECT_ERROR: Final = 35
 _GOT_NOTHING: Final = 52
 _RECV_ERROR: Final = 56
 _TOO_LARGE: Final = 100
-_TLS: Final = frozenset((53, 54, 58, 59, 60, 64, 66, 77, 80, 82, 83, 90, 91, 98))
+TLS_ERRORS: Final = frozenset((53, 54, 58, 59, 60, 64, 66, 77, 80, 82, 83, 90, 91, 98))
 _BROKEN_ERRNOS: Final = frozenset((errno.ECONNRESET, errno.EPIPE, errno.ETIMEDOUT, errno.ECONNABORTED))
 
 
@@ -32,7 +32,7 @@ def map_error(code: int, text: str, *, host: str, os_errno: int, is_connected: b
     detail = text.strip().rstrip(".")
     if "certificate required" in detail:
         return _fatal("ERROR_WINHTTP_CLIENT_AUTH_CERT_NEEDED", f"{host} asks for a client certificate")
-    if code in _TLS or (code == _SSL_CONNECT_ERROR and not _is_cut(os_errno, detail)):
+    if code in TLS_ERRORS or (code == _SSL_CONNECT_ERROR and not _is_cut(os_errno, detail)):
         return _fatal(
             "ERROR_WINHTTP_SECURE_FAILURE",
             f"no secure connection to {host}: {detail}: check the server's certificate and this machine's clock",
@@ -42,7 +42,7 @@ def map_error(code: int, text: str, *, host: str, os_errno: int, is_connected: b
             return _broken("ERROR_WINHTTP_NAME_NOT_RESOLVED", f"the name {host} could not be resolved: check it")
         case _ if code == _COULDNT_CONNECT:
             return _broken(
-                "ERROR_WINHTTP_CANNOT_CONNECT", f"no connection to {host} could be made: {_reason(os_errno, detail)}"
+                "ERROR_WINHTTP_CANNOT_CONNECT", f"no connection to {host} could be made: {reason_of(os_errno, detail)}"
             )
         case _ if code == _OPERATION_TIMEDOUT and not is_connected:
             return _broken(
@@ -74,7 +74,8 @@ def _is_cut(os_errno: int, detail: str) -> bool:
     return os_errno in _BROKEN_ERRNOS or "SSL_ERROR_SYSCALL" in detail or "unexpected eof" in detail.lower()
 
 
-def _reason(os_errno: int, detail: str) -> str:
+def reason_of(os_errno: int, detail: str) -> str:
+    """Why no connection could be made, and what to do."""
     match os_errno:
         case errno.ECONNREFUSED:
             return "it was refused: check that the server runs and the port is right"
