@@ -101,6 +101,7 @@ class JobMachine(RuleBasedStateMachine):
         self.calls: set[asyncio.Task[Any]] = set()
         self.errors: list[BaseException] = []
         self.numbers = 0
+        self.is_logged_on = True
         self.start()
 
     # --- the stores, by subclass --------------------------------------------------------------------
@@ -127,10 +128,15 @@ class JobMachine(RuleBasedStateMachine):
             self.service.monitor.make_worker = lambda sock, identity, pid: DiskWorker(
                 sock, identity, pid, machine=self.machine
             )
+            self.tell_logon()
             await self.service.runtime.start()
             await virtual.rest()
 
         self.do(begin())
+
+    def tell_logon(self) -> None:
+        """Let the service know whether alice is logged on."""
+        self.service.logon.change(*((ALICE.identity.uid,) if self.is_logged_on else ()))
 
     def call(self, work: Coroutine[Any, Any, Any], steps: int | None = None) -> None:
         """Make a call and let everything happen, or only the first so many steps of it."""
@@ -303,6 +309,17 @@ class JobMachine(RuleBasedStateMachine):
 
         self.do(change())
 
+    @rule()
+    def log_on_or_off(self) -> None:
+        """Alice goes or comes (I2)."""
+
+        async def change() -> None:
+            self.is_logged_on = not self.is_logged_on
+            self.tell_logon()
+            await virtual.rest()
+
+        self.do(change())
+
     @rule(seconds=st.sampled_from([1, 31, 61, 700]))
     def wait(self, seconds: int) -> None:
         """Time passes."""
@@ -454,6 +471,14 @@ class JobMachine(RuleBasedStateMachine):
         if self.store.full == 0 and self.service.runtime.ledger.is_quiet:
             assert len(background) <= self.service.runtime.configuration.scheduler.max_background_jobs
 
+    @invariant()
+    def nothing_runs_for_somebody_logged_off(self) -> None:
+        """I2: no job of alice's is active, and none of her workers is told to transfer, while she is logged off."""
+        if self.is_logged_on or self.store.full or not self.service.runtime.ledger.is_quiet:
+            return
+        assert not [job.id for job in self.jobs().values() if job.state.is_active]
+        assert not [worker for worker in self.workers() if worker.transfers and not worker.is_slow]
+
     def teardown(self) -> None:
         """When all goes well from now on, everything comes to its end."""
         try:
@@ -469,6 +494,8 @@ class JobMachine(RuleBasedStateMachine):
         self.store.full = 0
         if not self.service.network.has_network:
             self.network()
+        if not self.is_logged_on:
+            self.log_on_or_off()
         for _ in range(60):
             self.pace(is_slow=False)
             self.transfer(amount=200, times=8)
