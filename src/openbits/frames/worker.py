@@ -105,6 +105,10 @@ class ImplicitSpec:
     proxy: bool = False
     is_anonymous: bool = False
     """A LOCAL_SERVICE account: nothing is ever sent for it."""
+    is_computer: bool = False
+    """The account speaks for the machine: with the tickets of TakeTickets, and never with any others."""
+    trouble: str = ""
+    """Why the computer has no tickets, as a clause; empty when it has, or when nobody is allowed to use them."""
     account: str = ""
     """For people: who speaks to the network."""
 

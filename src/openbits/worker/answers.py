@@ -19,15 +19,16 @@ _ADVICE = {
 }
 
 
-def status_failure(response: Response, url: str) -> Failure:
-    """An HTTP status that is no success (inventory R1)."""
+def status_failure(response: Response, url: str, reason: str = "") -> Failure:
+    """An HTTP status that is no success (inventory R1); `reason` says more than the status does."""
     name = http_error_name(min(max(response.status, 100), 999))
     is_transient = classify_status(response.status) is Verdict.TRANSIENT
     default = "it is tried again later" if is_transient else "ask whoever runs the server"
+    why = reason or _ADVICE.get(response.status, default)
     return Failure(
         name=name,
         context=ErrorContext.REMOTE_FILE,
-        message=f"{host_of(url)}: {error_code(name).text} for {_short(url)}: {_ADVICE.get(response.status, default)}",
+        message=f"{host_of(url)}: {error_code(name).text} for {_short(url)}: {why}",
         transient=is_transient,
         retry_after_s=response.retry_after_s(now=dt.datetime.now(dt.UTC)) if response.status in (429, 503) else None,
     )

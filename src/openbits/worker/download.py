@@ -18,6 +18,7 @@ from openbits.core.resume import Ask, Keep, Ruling, judge, plan, whole_by_head
 from openbits.errors import ErrorContext
 from openbits.frames.worker import FileSpec, FileStarted
 from openbits.worker.answers import invalid_answer, remote_failure, too_large
+from openbits.worker.challenges import ASKED_BY
 from openbits.worker.checksum import Checksum
 from openbits.worker.decoding import CodingError, Decoder, can_decode, describes_the_file
 from openbits.worker.engine import Body
@@ -177,7 +178,7 @@ class Download(HttpFetch):
     def on_response(self, response: Response) -> Body:
         """See `engine.Handler`."""
         assert self._request is not None
-        if self._request.head and not response.is_redirect:
+        if self._request.head and not response.is_redirect and response.status not in ASKED_BY:
             assert self._judge_instead is not None
             return self._judge_instead(response)
         return super().on_response(response)

@@ -52,6 +52,8 @@ class Request:
 
     url: str
     headers: tuple[str, ...] = ()
+    proxy_headers: tuple[str, ...] = ()
+    """For the proxy alone: no server sees them."""
     head: bool = False
     fresh: bool = False
     """Use a new connection: an old one may be closed by now."""
@@ -236,9 +238,12 @@ class Client:
         self._lines: list[bytes] = []
         self._curl = self._make_curl()
         self._headers: tuple[str, ...] = ()
+        self._proxy_headers: tuple[str, ...] = ()
         self._request: Request | None = None
         self._is_special = False
         self._handler: Handler | None = None
+        self.proxy_host = ""
+        """The name of the proxy that requests go through; empty without one."""
         self._header_bytes = 0
         self._body_bytes = 0
         self._body: Body | None = None
@@ -286,6 +291,9 @@ class Client:
         if request.headers != self._headers:
             curl.setopt(pycurl.HTTPHEADER, [line.encode("utf-8", "surrogateescape") for line in request.headers])
             self._headers = request.headers
+        if request.proxy_headers != self._proxy_headers:
+            curl.setopt(pycurl.PROXYHEADER, [line.encode("ascii") for line in request.proxy_headers])
+            self._proxy_headers = request.proxy_headers
         if request.head or request.fresh or self._is_special:
             curl.setopt(pycurl.NOBODY, 1 if request.head else 0)
             if not request.head:

@@ -11,13 +11,16 @@ import enum
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final, Protocol
 
 from openbits.core.http import REDIRECT_LIMIT, RedirectRefused, Response, is_same_origin, redirect_target
+from openbits.core.model import AuthTarget
 from openbits.core.names import request_url
 from openbits.core.retry import GiveUp, Patience
 from openbits.frames.worker import FileSpec, FileStarted, StartTransfer
 from openbits.worker.answers import refused_redirect, stalled, status_failure, too_large, too_many_redirects
+from openbits.worker.challenges import ASKED_BY, NOTHING, Answers, Challenges, Preparing
 from openbits.worker.checksum import Checksum
 from openbits.worker.engine import Body, Client, Request
 from openbits.worker.failure import Failure, TransferError, local_failure
@@ -28,6 +31,7 @@ from openbits.worker.loop import Loop, Timer
 from openbits.worker.sink import Sink, SinkSettings
 from openbits.worker.splice import SplicePipe
 from openbits.worker.syncer import Syncer
+from openbits.worker.tickets import Tickets
 from openbits.worker.watchdog import Watchdog
 
 OWN_HEADERS: Final = frozenset(("range", "if-range"))
@@ -37,11 +41,12 @@ _SECRET_HEADERS: Final = frozenset(("authorization", "cookie", "host", "proxy-au
 class Tools:
     """What all transfers of a worker share."""
 
-    def __init__(self, loop: Loop, syncer: Syncer, reader: Helper, pipe: SplicePipe) -> None:
+    def __init__(self, loop: Loop, syncer: Syncer, reader: Helper, pipe: SplicePipe, tickets: Tickets) -> None:
         self.loop = loop
         self.syncer = syncer
         self.reader = reader
         self.pipe = pipe
+        self.tickets = tickets
 
 
 class Run(Protocol):
@@ -52,6 +57,7 @@ class Run(Protocol):
     sink_settings: SinkSettings
     directories: Directories
     header_lines: tuple[str, ...]
+    challenges: Challenges
     has_progressed: bool
     allowance: int | None
     """How many more bytes may be fetched (J64)."""
@@ -127,6 +133,10 @@ def lines_for(lines: tuple[str, ...], first_url: str, url: str) -> tuple[str, ..
     return tuple(line for line in lines if line.partition(":")[0].rstrip(";").strip().lower() not in _SECRET_HEADERS)
 
 
+def _without(lines: tuple[str, ...], answers: Answers) -> tuple[str, ...]:
+    return tuple(line for line in lines if line not in answers.server)
+
+
 class HttpFetch(ABC):
     """The part that all HTTP fetches have in common; it is the engine's handler."""
 
@@ -142,6 +152,9 @@ class HttpFetch(ABC):
         self._redirects = 0
         self._follow_up: Callable[[], None] | None = None
         self._request: Request | None = None
+        self._preparing: Preparing | None = None
+        self._answers = NOTHING
+        """What the last request proved of the account."""
         self._attempt_bytes = 0
         self._furthest = 0
         # Most files never see a break: their patience is made when they do.
@@ -212,7 +225,7 @@ class HttpFetch(ABC):
             self._pause.cancel()
             self._pause = None
         if self._lane.on_stall == self._on_stall:
-            self._lane.client.abort()
+            self._abort()
             self._lane.watchdog.rest()
             self._lane.on_stall = None
 
@@ -227,7 +240,59 @@ class HttpFetch(ABC):
         self._lane.watchdog.touch()
         lines = lines_for(self.run.header_lines, self._first_url, self._url)
         self._request = Request(url=self._url, headers=lines + self.ask(), head=head, fresh=fresh)
-        self._lane.client.send(self._request, self)
+        if self.run.challenges.is_asked(self._url, self._lane.client.proxy_host):
+            self._prove(self._request, None)
+        else:
+            self._answers = NOTHING
+            self._lane.client.send(self._request, self)
+
+    def _prove(self, request: Request, response: Response | None) -> None:
+        """Send a request with what proves who asks; `response` is the challenge to it, if there was one."""
+        self._lane.watchdog.touch()
+
+        def done(answers: Answers, reason: str) -> None:
+            self._preparing = None
+            if reason:
+                assert response is not None
+                self._lane.watchdog.rest()
+                self.fail(status_failure(response, self._url, reason))
+                return
+            self._answers = answers
+            self._request = replace(
+                request, headers=request.headers + answers.server, proxy_headers=request.proxy_headers + answers.proxy
+            )
+            self._lane.watchdog.touch()
+            self._lane.client.send(self._request, self)
+
+        self._preparing = self.run.challenges.prepare(
+            first_url=self._first_url,
+            url=self._url,
+            proxy_host=self._lane.client.proxy_host,
+            asked_now=None if response is None else ASKED_BY[response.status],
+            done=done,
+        )
+
+    def _challenged(self, response: Response, target: AuthTarget) -> Body:
+        reason = self.run.challenges.reason_against(
+            response, target, first_url=self._first_url, url=self._url, sent=self._answers
+        )
+        if reason:
+            return self.follow_up(lambda: self.fail(status_failure(response, self._url, reason)))
+        request = self._request
+        assert request is not None
+
+        def answer() -> None:
+            # The proof that the proxy took is not of use again, but that it wants one is known by now.
+            bare = replace(request, headers=_without(request.headers, self._answers), proxy_headers=())
+            self._prove(bare, response)
+
+        return self.follow_up(answer)
+
+    def _abort(self) -> None:
+        if self._preparing is not None:
+            self._preparing.cancel()
+            self._preparing = None
+        self._lane.client.abort()
 
     def follow_up(self, action: Callable[[], None]) -> Body:
         """Do this when the answer is over; its body is of no use."""
@@ -239,6 +304,8 @@ class HttpFetch(ABC):
         self._lane.watchdog.touch()
         if response.is_redirect:
             return self.follow_up(lambda: self._redirect(response))
+        if response.status in ASKED_BY:
+            return self._challenged(response, ASKED_BY[response.status])
         return self.judge(response)
 
     def on_end(self, failure: Failure | None) -> None:
@@ -270,7 +337,7 @@ class HttpFetch(ABC):
 
     def refuse_status(self, response: Response) -> Body:
         """The answer is an error: fail with it, unless a connection is just being taken up again."""
-        failure = status_failure(response, self._url)
+        failure = status_failure(response, self._url, self.run.challenges.reason_for_refusal(response.status))
 
         def act() -> None:
             # A server that restarts answers 502 or 503 for a moment: part of the same interruption.
@@ -334,7 +401,7 @@ class HttpFetch(ABC):
         self.send(fresh=True)
 
     def _on_stall(self) -> None:
-        self._lane.client.abort()
+        self._abort()
         self.on_end(stalled(self._url, self.run.settings.stall_timeout_s))
 
     def _on_disk_failed(self, error: OSError) -> None:

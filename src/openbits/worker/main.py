@@ -21,10 +21,12 @@ from openbits.frames.worker import (
     CheckDirectories,
     DeleteFiles,
     FileResult,
+    ObtainTickets,
     OperationResults,
     RenameFiles,
     StartTransfer,
     StopTransfer,
+    TakeTickets,
     TransferFiles,
     WorkerReady,
 )
@@ -35,6 +37,7 @@ from openbits.worker.loop import READABLE, WRITABLE, Loop, Timer
 from openbits.worker.operations import check_directories, delete_files, rename_files
 from openbits.worker.splice import SplicePipe
 from openbits.worker.syncer import Syncer
+from openbits.worker.tickets import Tickets
 from openbits.worker.transfer import Transfer
 
 _RESULTS_PER_FRAME: Final = 60
@@ -52,8 +55,12 @@ class Worker:
         self._syncer = Syncer(self._loop)
         self._reader = Helper(self._loop, "reader")
         self._pipe = SplicePipe()
-        self._tools = Tools(self._loop, self._syncer, self._reader, self._pipe)
+        self._tickets = Tickets(self._loop)
+        self._tools = Tools(self._loop, self._syncer, self._reader, self._pipe, self._tickets)
         self._engine = Engine(self._loop)
+        # A connection over which somebody has proved who he is may stay open as his: it is never one of
+        # a transfer that may not say so.
+        self._proving_engine = Engine(self._loop)
         self._transfers: dict[int, Transfer] = {}
         self._operations: dict[int, list[RenameFiles | DeleteFiles]] = {}
         self._is_ending = False
@@ -75,6 +82,7 @@ class Worker:
         if self._unexpected is not None:
             raise self._unexpected
         self._engine.close()
+        self._proving_engine.close()
         self._reader.close()
         self._syncer.close()
         self._pipe.close()
@@ -98,9 +106,9 @@ class Worker:
 
     # --- the channel -------------------------------------------------------------------------
 
-    def _send(self, message: object) -> None:
+    def _send(self, message: object, descriptors: tuple[int, ...] = ()) -> None:
         try:
-            self._channel.send(message)
+            self._channel.send(message, descriptors)
         except ChannelClosed:
             self._end()
 
@@ -142,6 +150,8 @@ class Worker:
                     transfer.stop()
             case CheckDirectories():
                 self._operate(message.operation, lambda: check_directories(message.paths))
+            case ObtainTickets():
+                self._tickets.obtain(message, self._send)
             case RenameFiles() | DeleteFiles():
                 self._collect(message)
             case _:
@@ -149,8 +159,12 @@ class Worker:
 
     def _handle_with_descriptor(self, message: object, fd: int) -> None:
         """The descriptor belongs to whoever handles the frame."""
-        os.close(fd)
-        raise AssertionError(f"{message!r} is not for a worker")
+        match message:
+            case TakeTickets():
+                self._tickets.take(message.principal, fd)
+            case _:
+                os.close(fd)
+                raise AssertionError(f"{message!r} is not for a worker")
 
     # --- transfers and operations ------------------------------------------------------------
 
@@ -160,7 +174,7 @@ class Worker:
         self._transfers[settings.transfer] = Transfer(
             settings,
             tools=self._tools,
-            engine=self._engine,
+            engine=self._proving_engine if settings.implicit.server or settings.implicit.proxy else self._engine,
             send=self._send,
             is_congested=lambda: self._channel.wants_write,
             on_unexpected=self._on_unexpected,

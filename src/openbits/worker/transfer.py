@@ -24,6 +24,7 @@ from openbits.frames.worker import (
     TransferBroken,
     TransferEnded,
 )
+from openbits.worker.challenges import Challenges
 from openbits.worker.download import Download
 from openbits.worker.engine import Client, Engine
 from openbits.worker.failure import Failure
@@ -79,6 +80,7 @@ class Transfer:
         )
         self.directories = Directories()
         self.header_lines = header_lines(settings.custom_headers)
+        self.challenges = Challenges(settings.implicit, tools.tickets, self.header_lines)
         self.has_progressed = False
         self.allowance = settings.max_download_bytes
         self._engine = engine

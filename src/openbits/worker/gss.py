@@ -1,0 +1,211 @@
+"""Tokens that prove an account's identity to a server, by the GSS-API library that libcurl uses.
+
+libcurl itself is never told to authenticate: it would ask name servers and KDCs in the middle of the worker's loop, and
+would answer before it is asked.  `make_token` waits for them too, and is called in a helper thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import enum
+from ctypes import POINTER, Structure, byref, c_char_p, c_int, c_size_t, c_uint32, c_void_p
+from typing import Any, Final
+
+from openbits.worker.kerberos import find_library
+
+_SERVICE: Final = "HTTP"
+_INITIATE: Final = 1
+_INDEFINITE: Final = 0xFFFF_FFFF
+_GSS_CODE: Final = 1
+_MECHANISM_CODE: Final = 2
+_TEXTS_AT_MOST: Final = 8
+
+
+class Trouble(enum.Enum):
+    """Why there is no token."""
+
+    NO_TICKET = "no ticket"
+    EXPIRED = "expired"
+    OTHER = "other"
+
+
+_TROUBLES: Final = {7: Trouble.NO_TICKET, 11: Trouble.EXPIRED}
+"""GSS_S_NO_CRED and GSS_S_CREDENTIALS_EXPIRED."""
+
+
+class NoToken(Exception):
+    """There is no token; `text` is what the library says."""
+
+    def __init__(self, trouble: Trouble, text: str) -> None:
+        super().__init__(text)
+        self.trouble = trouble
+        self.text = text
+
+
+class _Buffer(Structure):
+    _fields_ = (("length", c_size_t), ("value", c_char_p))
+
+
+class _OutBuffer(Structure):
+    _fields_ = (("length", c_size_t), ("value", c_void_p))
+
+
+class _Oid(Structure):
+    _fields_ = (("length", c_uint32), ("elements", c_char_p))
+
+
+class _OidSet(Structure):
+    _fields_ = (("count", c_size_t), ("elements", POINTER(_Oid)))
+
+
+class _KeyValue(Structure):
+    _fields_ = (("key", c_char_p), ("value", c_char_p))
+
+
+class _Store(Structure):
+    _fields_ = (("count", c_uint32), ("elements", POINTER(_KeyValue)))
+
+
+def _oid(text: bytes) -> _Oid:
+    return _Oid(len(text), text)
+
+
+_HOSTBASED: Final = _oid(b"\x2a\x86\x48\x86\xf7\x12\x01\x02\x01\x04")
+_KERBEROS: Final = _oid(b"\x2a\x86\x48\x86\xf7\x12\x01\x02\x02")
+_SPNEGO: Final = _oid(b"\x2b\x06\x01\x05\x05\x02")
+_BOTH: Final = _OidSet(2, (_Oid * 2)(_KERBEROS, _SPNEGO))
+
+_Minor = POINTER(c_uint32)
+_PROTOTYPES: Final[dict[str, tuple[Any, ...]]] = {
+    "gss_import_name": (_Minor, POINTER(_Buffer), POINTER(_Oid), POINTER(c_void_p)),
+    "gss_release_name": (_Minor, POINTER(c_void_p)),
+    "gss_acquire_cred_from": (
+        _Minor,
+        c_void_p,
+        c_uint32,
+        POINTER(_OidSet),
+        c_int,
+        POINTER(_Store),
+        POINTER(c_void_p),
+        c_void_p,
+        c_void_p,
+    ),
+    "gss_release_cred": (_Minor, POINTER(c_void_p)),
+    "gss_init_sec_context": (
+        _Minor,
+        c_void_p,
+        POINTER(c_void_p),
+        c_void_p,
+        POINTER(_Oid),
+        c_uint32,
+        c_uint32,
+        c_void_p,
+        c_void_p,
+        c_void_p,
+        POINTER(_OutBuffer),
+        c_void_p,
+        c_void_p,
+    ),
+    "gss_delete_sec_context": (_Minor, POINTER(c_void_p), c_void_p),
+    "gss_release_buffer": (_Minor, POINTER(_OutBuffer)),
+    "gss_display_status": (_Minor, c_uint32, c_int, POINTER(_Oid), POINTER(c_uint32), POINTER(_OutBuffer)),
+}
+
+
+def _bind() -> ctypes.CDLL | None:
+    library = find_library("gssapi_krb5")
+    if library is None:
+        return None
+    for name, arguments in _PROTOTYPES.items():
+        function = getattr(library, name)
+        function.argtypes = arguments
+        function.restype = c_uint32
+    return library
+
+
+_LIBRARY: Final = _bind()
+
+
+def make_token(host: str, cache: str | None) -> bytes:
+    """Return a SPNEGO token for the web server on `host`.
+
+    `cache` is the credential cache (`FILE:…`); None is the account's own, as libkrb5 finds it. Nothing is
+    delegated: the server learns who asks, and cannot ask others in that name. Raises NoToken.
+    """
+    if _LIBRARY is None:
+        raise NoToken(Trouble.OTHER, "there is no Kerberos library on this machine")
+    with contextlib.ExitStack() as stack:
+        minor = c_uint32()
+        target = _imported(stack, f"{_SERVICE}@{host}".encode())
+        # The mechanism is asked for credentials before SPNEGO is, whose word for every lack is the same.
+        credential = _acquired(stack, cache)
+        context, token = c_void_p(), _OutBuffer()
+        major = _LIBRARY.gss_init_sec_context(
+            byref(minor),
+            credential,
+            byref(context),
+            target,
+            byref(_SPNEGO),
+            0,
+            0,
+            None,
+            None,
+            None,
+            byref(token),
+            None,
+            None,
+        )
+        stack.callback(_LIBRARY.gss_delete_sec_context, byref(minor), byref(context), None)
+        stack.callback(_LIBRARY.gss_release_buffer, byref(minor), byref(token))
+        _check(major, minor, _SPNEGO)
+        if not token.value:
+            raise NoToken(Trouble.OTHER, "the Kerberos library made no token")
+        return ctypes.string_at(token.value, token.length)
+
+
+def _imported(stack: contextlib.ExitStack, text: bytes) -> c_void_p:
+    assert _LIBRARY is not None
+    minor, name = c_uint32(), c_void_p()
+    major = _LIBRARY.gss_import_name(byref(minor), byref(_Buffer(len(text), text)), byref(_HOSTBASED), byref(name))
+    _check(major, minor, _KERBEROS)
+    stack.callback(_LIBRARY.gss_release_name, byref(minor), byref(name))
+    return name
+
+
+def _acquired(stack: contextlib.ExitStack, cache: str | None) -> c_void_p:
+    assert _LIBRARY is not None
+    minor, credential = c_uint32(), c_void_p()
+    store = None
+    if cache is not None:
+        pair = _KeyValue(b"ccache", cache.encode())
+        store = byref(_Store(1, ctypes.pointer(pair)))
+    major = _LIBRARY.gss_acquire_cred_from(
+        byref(minor), None, _INDEFINITE, byref(_BOTH), _INITIATE, store, byref(credential), None, None
+    )
+    _check(major, minor, _KERBEROS)
+    stack.callback(_LIBRARY.gss_release_cred, byref(minor), byref(credential))
+    return credential
+
+
+def _check(major: int, minor: c_uint32, mechanism: _Oid) -> None:
+    if not major & 0xFFFF_0000:
+        return
+    text = _text(minor.value, _MECHANISM_CODE, mechanism) or _text(major, _GSS_CODE, mechanism)
+    raise NoToken(_TROUBLES.get(major >> 16 & 0xFF, Trouble.OTHER), text)
+
+
+def _text(code: int, kind: int, mechanism: _Oid) -> str:
+    assert _LIBRARY is not None
+    texts: list[str] = []
+    minor, more = c_uint32(), c_uint32()
+    for _ in range(_TEXTS_AT_MOST):
+        buffer = _OutBuffer()
+        if _LIBRARY.gss_display_status(byref(minor), code, kind, byref(mechanism), byref(more), byref(buffer)):
+            break
+        if buffer.value:
+            texts.append(ctypes.string_at(buffer.value, buffer.length).decode("utf-8", "replace"))
+        _LIBRARY.gss_release_buffer(byref(minor), byref(buffer))
+        if not more.value:
+            break
+    return ": ".join(text for text in texts if text)
