@@ -9,7 +9,8 @@ from typing import Any
 from aiohttp import web
 
 from openbits.api import render, requests, wire
-from openbits.api.base import CALLER, HandlerBase, answer
+from openbits.api.base import CALLER, answer
+from openbits.api.credential_handlers import CredentialHandlers
 from openbits.api.openapi import describe
 from openbits.core.model import Caller
 from openbits.errors import BitsError, by_hresult, error_code
@@ -21,7 +22,7 @@ EVENTS_PER_READ = 1000
 HEARTBEAT_S = 15.0
 
 
-class Handlers(HandlerBase):
+class Handlers(CredentialHandlers):
     """One method for each row of api.routes.ROUTES."""
 
     # --- the service ----------------------------------------------------------------------------------

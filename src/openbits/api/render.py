@@ -116,6 +116,12 @@ def _job_fields(manager: Manager, job: Job) -> dict[str, Any]:
 
 def job_detail(manager: Manager, job: Job, caller: Caller) -> wire.JobDetail:
     """Render a job with its properties; custom headers are for the owner's eyes only (A2)."""
+    credentials = None
+    if access.owns(caller, job.owner):
+        credentials = [
+            wire.CredentialOut(target=slot.target, scheme=slot.scheme, implicit=True)
+            for slot in sorted(job.implicit_credentials)
+        ]
     settings = job.settings
     shown = wire.SettingsOut(
         name=settings.name,
@@ -139,7 +145,7 @@ def job_detail(manager: Manager, job: Job, caller: Caller) -> wire.JobDetail:
         proxy_list=settings.proxy_list or None,
         proxy_bypass_list=settings.proxy_bypass_list or None,
     )
-    return wire.JobDetail(**_job_fields(manager, job), settings=shown)
+    return wire.JobDetail(**_job_fields(manager, job), settings=shown, credentials=credentials)
 
 
 def file_out(manager: Manager, job: Job, index: int) -> wire.FileOut:

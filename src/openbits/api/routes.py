@@ -149,6 +149,25 @@ ROUTES: tuple[Route, ...] = (
         answer=wire.VerbResult,
     ),
     Route(
+        method="PUT",
+        path=f"{_JOB}/credentials",
+        handler="set_credentials",
+        text="Set the credentials for a target and a scheme; the owner's alone (J35).",
+        body=wire.CredentialsIn,
+        answer=wire.VerbResult,
+    ),
+    Route(
+        method="DELETE",
+        path=f"{_JOB}/credentials",
+        handler="remove_credentials",
+        text="Remove the credentials for a target and a scheme; S_FALSE when there are none (J36).",
+        answer=wire.VerbResult,
+        query=(
+            Parameter(name="target", kind=str, text="server or proxy"),
+            Parameter(name="scheme", kind=str, text="basic, digest, ntlm, negotiate or passport"),
+        ),
+    ),
+    Route(
         method="GET", path=f"{_JOB}/error", handler="get_error", text="Why the job failed (J12).", answer=wire.ErrorOut
     ),
     Route(method="GET", path=f"{_JOB}/why", handler="why", text="What the job waits for.", answer=wire.Why),

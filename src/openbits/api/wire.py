@@ -109,6 +109,15 @@ class FileChange(Request):
     validation_state: bool | msgspec.UnsetType = msgspec.UNSET
 
 
+class CredentialsIn(Request):
+    """SetCredentials (J35); neither a name nor a password allows the account's own credentials (I10)."""
+
+    target: str
+    scheme: str
+    user_name: str | None = None
+    password: str | None = None
+
+
 class PrefixIn(Request):
     """ReplaceRemotePrefix (J40)."""
 
@@ -190,6 +199,14 @@ class SettingsOut(Response):
     """None for anyone but the owner (A2)."""
 
 
+class CredentialOut(Response):
+    """For whom and how a job may prove who asks; `implicit`: with the account's own credentials."""
+
+    target: str
+    scheme: str
+    implicit: bool
+
+
 class JobOut(Response):
     """A job as lists show it."""
 
@@ -218,6 +235,8 @@ class JobDetail(JobOut):
     """A job with its properties; its files have an address of their own."""
 
     settings: SettingsOut
+    credentials: list[CredentialOut] | None
+    """What SetCredentials was called for; None for anyone but the owner (A2)."""
 
 
 class JobPage(Response):

@@ -29,6 +29,7 @@ from openbits.frames.channel import Channel
 from openbits.service.calls import CheckResult
 from openbits.service.clock import SteadyClock
 from openbits.service.configuration import Configuration, account_rules
+from openbits.service.credentials import CredentialCalls, ImplicitCredentials
 from openbits.service.deadlines import Deadlines
 from openbits.service.dispatcher import Dispatcher
 from openbits.service.feed import Feed
@@ -44,6 +45,7 @@ from openbits.service.runs import Conductor
 from openbits.service.services import Services
 from openbits.service.tasks import Tasks
 from openbits.service.terms import Terms
+from openbits.service.tickets import MachineTickets
 from openbits.service.workers import WorkerPool
 from openbits.store.records import EventPrune
 from openbits.store.store import OpenReport, Store
@@ -105,10 +107,17 @@ class Runtime:
             is_away=self._is_away,
         )
         self.tokens = HelperTokens()
+        self.tickets = MachineTickets(
+            pool=self.pool,
+            tasks=self._tasks,
+            configuration=lambda: self.configuration.credentials,
+            is_system=is_system,
+        )
+        implicit = ImplicitCredentials(lambda: self.configuration.credentials, self.tickets)
         self.conductor = Conductor(
             pool=self.pool,
             tokens=self.tokens,
-            terms=Terms(),
+            terms=Terms(implicit=implicit),
             configuration=configuration,
             tasks=self._tasks,
             jobs=self.ledger.jobs,
@@ -142,7 +151,7 @@ class Runtime:
                 statistics=self.statistics,
             )
         )
-        self.services = Services(manager=self.manager)
+        self.services = Services(credentials=CredentialCalls(self.ledger), manager=self.manager)
 
     # --- life -----------------------------------------------------------------------------------------
 
@@ -177,6 +186,7 @@ class Runtime:
         self.feed.close()
         await self.conductor.stop_all()
         await self._settled("")
+        self.tickets.close()
         self.pool.announce_stop(exit_status)
         self.pool.close()
         self._network.close()
@@ -359,6 +369,7 @@ class Runtime:
             "listeners": len(self.feed),
             **self.dispatcher.statistics(),
             **self.conductor.statistics(),
+            **self.tickets.statistics(),
         }
 
     def health(self, caller: Caller) -> list[CheckResult]:

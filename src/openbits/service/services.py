@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from openbits.service.credentials import CredentialCalls
 from openbits.service.manager import Manager
 
 
@@ -12,3 +13,4 @@ class Services:
     """One object for each group of calls."""
 
     manager: Manager
+    credentials: CredentialCalls

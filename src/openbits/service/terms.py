@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from openbits.core.model import Job, Owner
 from openbits.frames.worker import ImplicitSpec, ProxySpec
+from openbits.service.credentials import ImplicitCredentials
 from openbits.service.workers import Worker
 
 
@@ -23,9 +24,12 @@ class NetworkTerms:
 class Terms:
     """Works out the terms of a run, and gives its worker what it needs for them."""
 
-    async def prepare(self, job: Job, account: Owner, worker: Worker) -> NetworkTerms:  # noqa: ARG002
+    def __init__(self, *, implicit: ImplicitCredentials) -> None:
+        self._implicit = implicit
+
+    async def prepare(self, job: Job, account: Owner, worker: Worker) -> NetworkTerms:
         """Return the terms of a run of `job` whose network side is `account`, in `worker`.
 
         Raises BitsError when the job cannot be run on any terms, and WorkerGone.
         """
-        return NetworkTerms()
+        return NetworkTerms(implicit=await self._implicit.spec(job, account, worker))
