@@ -196,6 +196,8 @@ class Runtime:
 
     def reload(self, configuration: Configuration) -> None:
         """Let a new configuration take effect, for everything that starts from now on."""
+        if configuration.logon != self.configuration.logon:
+            log.warning("action=reload-incomplete key=logon.provider text=it takes effect at the next start")
         self.configuration = configuration
         self._people = People(account_rules(configuration))
         self._administrators = (0.0, None)
