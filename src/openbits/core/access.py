@@ -19,10 +19,23 @@ def may_read(caller: Caller, owner: Owner) -> None:
 
 
 def may_change(caller: Caller, owner: Owner) -> None:
-    """The owner and administrators may change a job; the system's own jobs are closed to all but root (A1, A4)."""
+    """The owner and administrators may change a job; the system's own jobs are closed to all but root (A1, A3, A4)."""
     may_read(caller, owner)
     if owner.kind is AccountKind.LOCAL_SYSTEM and caller.identity.uid != 0:
         raise BitsError("E_ACCESSDENIED", "the job belongs to the system: only root may change it")
+    if owner.is_elevated and not caller.is_administrator:
+        # Its transfers have rights that this process of the same account has not.
+        raise BitsError(
+            "E_ACCESSDENIED",
+            "the job was made, or taken over, with administrator rights: only a process that has them may change it",
+        )
+
+
+def may_take_ownership(caller: Caller, owner: Owner) -> None:
+    """Administrators may take jobs over, their own ones too; the system's jobs only root (I8, A4)."""
+    if not caller.is_administrator:
+        raise BitsError("E_ACCESSDENIED", "only administrators may take the ownership of a job")
+    may_change(caller, owner)
 
 
 def must_own(caller: Caller, owner: Owner, what: str) -> None:

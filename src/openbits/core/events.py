@@ -70,10 +70,14 @@ class SetValidation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChangeOwner:
-    """I8: checked; `temporary_names` are (file index, new name) of what was copied for the new owner."""
+    """I8: checked; `temporary_names` are (file index, new name) of what was copied for the new owner.
+
+    `lost` are files whose bytes nobody could hand over any more: they begin anew.
+    """
 
     owner: Owner
     temporary_names: tuple[tuple[int, str], ...] = ()
+    lost: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import assert_never
 
 from openbits.core import moves
-from openbits.core.environment import Environment
+from openbits.core.environment import Environment, is_logged_on
 from openbits.core.events import (
     AllowImplicit,
     ChangeOwner,
@@ -65,6 +65,8 @@ def change(job: Job, event: ChangeOwner | SetHelperFlags | AllowImplicit, env: E
 
 def _change_owner(job: Job, event: ChangeOwner, env: Environment) -> Step:
     files = {index: replace(job.files[index], temporary_name=name) for index, name in event.temporary_names}
+    for index in event.lost:
+        files[index] = replace(files.get(index, job.files[index]), transferred=False, bytes_transferred=0)
     former = job.owner.name
     job = replace(
         moves.with_files(job, files),
@@ -74,7 +76,21 @@ def _change_owner(job: Job, event: ChangeOwner, env: Environment) -> Step:
         helper_flags=HelperFlag.NONE,
     )
     entry = Entry(kind="owner changed", text=f"{event.owner.name} took the job over from {former}")
-    return replace(moves.restarted(job, env), changed_files=tuple(files), entries=(entry,))
+    step = _with_new_owner(job, env)
+    return replace(step, changed_files=tuple(files), entries=(entry, *step.entries))
+
+
+def _with_new_owner(job: Job, env: Environment) -> Step:
+    if job.state is JobState.TRANSFERRED and job.has_work:
+        # Something was lost on the way: it was finished for the former owner only.
+        return moves.enter_queue(
+            replace(job, transferred_at=None), Trigger.RESUME, env, "what could not be handed over is fetched again"
+        )
+    if job.state.is_active and not is_logged_on(job.owner, env):
+        stop = moves.stopped(job)
+        entry = Entry(kind="queued", text="its new owner is not logged on")
+        return Step(job=moves.moved(job, Trigger.LOG_OFF, env), effects=stop, entries=(entry,))
+    return moves.restarted(job, env)
 
 
 def token_changed(job: Job, event: HelperTokenChanged | HelperTokenLost, env: Environment) -> Step | None:
