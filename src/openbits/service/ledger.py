@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 RETRY_FULL_STORE_S = 5.0
 MAX_CHANGES_PER_COMMIT = 2000
 EVENTS_BETWEEN_PRUNES = 1000
+_CLOSINGS = frozenset(closing.value for closing in Closing)
 
 _T = TypeVar("_T")
 
@@ -68,6 +69,10 @@ class Draft:
         self.effects: list[Effect] = []
         self.outbox: dict[str, Closing | None] = {}
         """What is left to be done with a job's files after this change; None: nothing any more."""
+        self.promised: list[PendingEffect] = []
+        """What is to be done after this change, besides: see `Ledger.promise`."""
+        self.kept: list[int] = []
+        """Ids of promises that have been kept."""
 
     def get(self, job_id: str) -> Job | None:
         """Return a job as this change sees it."""
@@ -132,6 +137,8 @@ class Draft:
         self.effects += other.effects
         self.outbox.update(other.outbox)
         self.proxies.update(other.proxies)
+        self.promised += other.promised
+        self.kept += other.kept
 
 
 @dataclass(slots=True)
@@ -170,6 +177,8 @@ class Ledger:
         """How many jobs that have not ended each owner has: quotas must not cost a walk over all jobs."""
         self._outbox: dict[str, int] = {}
         self._effect_ids = itertools.count(1)
+        self.promises: tuple[PendingEffect, ...] = ()
+        """What a former life has promised and not kept."""
         self._event_ids = itertools.count(1)
         self.last_event_id = 0
         self.commits = 0
@@ -185,13 +194,19 @@ class Ledger:
         self.proxies = loaded.proxies
         self.last_event_id = loaded.last_event_id
         self._event_ids = itertools.count(loaded.last_event_id + 1)
-        self._outbox = {effect.job_id: effect.id for effect in loaded.effects}
-        self._effect_ids = itertools.count(max(self._outbox.values(), default=0) + 1)
+        endings = [effect for effect in loaded.effects if effect.kind in _CLOSINGS]
+        self.promises = tuple(effect for effect in loaded.effects if effect.kind not in _CLOSINGS)
+        self._outbox = {effect.job_id: effect.id for effect in endings}
+        self._effect_ids = itertools.count(max((effect.id for effect in loaded.effects), default=0) + 1)
         return [
             FinishFiles(job_id=effect.job_id, closing=Closing(effect.kind))
-            for effect in loaded.effects
+            for effect in endings
             if effect.job_id in self.jobs
         ]
+
+    def promise(self, job_id: str, kind: str, payload: str) -> PendingEffect:
+        """Make a promise for `Draft.promised`: written down, it is found again at every start until it is kept."""
+        return PendingEffect(id=next(self._effect_ids), job_id=job_id, kind=kind, payload=payload)
 
     async def submit(self, work: Callable[[Draft], _T]) -> _T:
         """Run `work` on a draft; return its result when all that it changed is on the disk.
@@ -239,7 +254,7 @@ class Ledger:
                 continue
             total.absorb(draft)
             batch.append(change)
-        if total.written or total.entries or total.proxies:
+        if total.written or total.entries or total.proxies or total.promised or total.kept:
             events = self._records(total)
             try:
                 writing = self._batch(total, events)
@@ -333,8 +348,8 @@ class Ledger:
                 )
                 for event in events
             ],
-            effects_added=added,
-            effects_done=done,
+            effects_added=added + total.promised,
+            effects_done=done + total.kept,
             proxies=total.proxies,
             prune=self._prune() if self._unpruned >= EVENTS_BETWEEN_PRUNES else None,
         )
