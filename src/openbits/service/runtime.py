@@ -267,7 +267,9 @@ class Runtime:
     def _logon_changed(self, came: frozenset[int], went: frozenset[int]) -> None:
         """Stop what runs for those who went, and let the jobs of those who came wait for slots."""
         queued: dict[str, Job | None] = {}
-        for job_id, job in self.ledger.jobs.items():
+        # Most people who come and go have no jobs, and others may have thousands.
+        matters = any(owner.identity.uid in came or owner.identity.uid in went for owner in self.ledger.open_jobs)
+        for job_id, job in self.ledger.jobs.items() if matters else ():
             uid = job.owner.identity.uid
             if job.owner.kind is not AccountKind.USER or (uid not in came and uid not in went):
                 continue

@@ -47,7 +47,7 @@ from openbits.service.tasks import Tasks
 log = logging.getLogger(__name__)
 
 SPAWN_TIMEOUT_S = 20.0
-HANDED_OUT_S = 5.0
+HANDED_OUT_S = 1.0
 """How long a worker stays for whoever has just asked for it."""
 LEAVE_PATIENCE_S = 0.5
 """How long a worker that was let go may take to end when its account has logged off."""
@@ -359,6 +359,8 @@ class WorkerPool:
         else:
             if not future.done():
                 future.set_result(worker)
+            # Whoever asked may have given up: it must not stay for ever.
+            self._let_go_after(worker, max(self._stay_s(worker), HANDED_OUT_S))
 
     async def _start(self, identity: Identity) -> Worker:
         ours, theirs = Channel.pair()

@@ -14,9 +14,9 @@ from openbits.core.model import AccountKind, Caller, Identity, JobState
 from openbits.frames.monitor import KillWorker
 from openbits.frames.worker import DeleteFiles, RenameFiles, StopTransfer, TransferEnded
 from openbits.service.calls import NewFile
-from openbits.service.configuration import Accounts, Configuration, Scheduler, Timeouts
+from openbits.service.configuration import Accounts, Configuration, Scheduler, Timeouts, Worker
 from openbits.service.logon.people import People
-from openbits.service.workers import LEAVE_PATIENCE_S
+from openbits.service.workers import HANDED_OUT_S, LEAVE_PATIENCE_S
 from support import virtual
 from support.service import ALICE, ROOT, FakeWorker, Service, running
 
@@ -401,6 +401,24 @@ def test_a_rename_whose_worker_is_killed_for_a_transfer_is_done_by_another() -> 
         await virtual.rest()
         assert not alive(service)
         assert service.state(running_id) is JobState.QUEUED
+
+    play(script)
+
+
+@pytest.mark.parametrize("is_away", [True, False])
+def test_a_worker_whose_caller_gave_up_before_it_was_there_does_not_stay(is_away: bool) -> None:
+    async def script(service: Service) -> None:
+        if is_away:
+            await change(service)
+        service.monitor.on_worker = lambda _worker: None
+        creating = asyncio.ensure_future(service.create())
+        await virtual.rest()
+        creating.cancel()
+        service.worker.be_ready()
+        await asyncio.sleep(HANDED_OUT_S + 0.01)
+        assert alive(service) is not is_away
+        await asyncio.sleep(Worker().idle_s)
+        assert not alive(service)
 
     play(script)
 
