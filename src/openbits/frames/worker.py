@@ -86,6 +86,14 @@ class ProxySpec:
     """Which proxy settings a transfer obeys; whose they are was decided by the service (I15).
 
     `usage`: `direct`; `manual` (`proxies` and `bypass`, in the syntax of J23); `desktop` (the account's own desktop
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PathPoint:
+    """A place on the way of the path with this position: of a link, or its end. Itself without links."""
+
+    index: int
+    path: str
+
+
     settings, which only a process with its rights can read); `script` and `detect` (PAC from `script_url`, WPAD).
     `source` says for people whose settings these are.
     """
@@ -174,6 +182,15 @@ class CheckDirectories:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RenameFiles:
     """Put finished files under their names, durably; a file that already is there counts as done."""
+
+@SERVICE_TO_WORKER.frame
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WalkPaths:
+    """Where do these paths lead? Answered by PathsWalked."""
+
+    operation: int
+    paths: tuple[str, ...]
+
 
     operation: int
     files: tuple[RenameSpec, ...]
@@ -379,6 +396,16 @@ class FileWanted:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileOpened:
     """The answer to OpenFile and OpenForReading; a descriptor travels along when there is no error."""
+
+@WORKER_TO_SERVICE.frame
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PathsWalked:
+    """Points of the paths of a WalkPaths, in order."""
+
+    operation: int
+    points: tuple[PathPoint, ...]
+    last: bool
+
 
     operation: int
     kept: bool = False

@@ -36,9 +36,11 @@ from openbits.frames.worker import (
     FileOpened,
     FileResult,
     OperationResults,
+    PathsWalked,
     RenameFiles,
     RenameSpec,
     TicketsObtained,
+    WalkPaths,
     WorkerReady,
 )
 from openbits.service.link import Link
@@ -168,6 +170,19 @@ class Worker:
 
     async def ask(self, make: Callable[[int], object]) -> tuple[Answer, int]:
         """Send the frame that `make` makes of an operation's number; return the answer and its descriptor.
+    async def walk(self, paths: list[str]) -> list[list[str]]:
+        """Ask where paths lead; return for each the places of its links and its end. Raises WorkerGone."""
+        points: list[list[str]] = []
+        for chunk in chunked(paths, len):
+            number, future = self._operation()
+            self.send(WalkPaths(operation=number, paths=tuple(chunk)))
+            found: list[list[str]] = [[] for _ in chunk]
+            for point in await future:
+                if 0 <= point.index < len(found):
+                    found[point.index].append(point.message)
+            points += found
+        return points
+
 
         The descriptor is the caller's to close. Raises BitsError for an answer that reports an error, WorkerGone.
         """
@@ -218,6 +233,8 @@ class Worker:
                     question.set_exception(BitsError(name, message.message or None))
             case _:
                 number = getattr(message, "transfer", -1)
+            case PathsWalked(operation=number, points=points, last=last):
+                self._results(number, tuple(FileResult(index=at.index, message=at.path) for at in points), last=last)
                 handler = self._transfers.get(number)
                 if handler is not None:
                     handler.on_frame(message)

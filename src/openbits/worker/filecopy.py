@@ -79,7 +79,8 @@ def _open_source(path: str) -> _Source:
     return _Source(fd, status.st_size, status.st_mtime_ns, version)
 
 
-def _copy_slice(source: int, target: int, count: int, source_offset: int, target_offset: int) -> int:
+def copy_slice(source: int, target: int, count: int, source_offset: int, target_offset: int) -> int:
+    """Copy at most `count` bytes, by reference where the file system can; return how many. Raises OSError."""
     try:
         return os.copy_file_range(source, target, count, source_offset, target_offset)
     except OSError as error:
@@ -203,7 +204,7 @@ class FileCopy:
         target, position = self.sink.fd, self._position
         self._is_busy = True
         self.run.tools.reader.submit(
-            lambda: _copy_slice(source.fd, target, count, segment.remote_offset + within, position), self._on_copied
+            lambda: copy_slice(source.fd, target, count, segment.remote_offset + within, position), self._on_copied
         )
 
     def _on_copied(self, result: int | OSError) -> None:

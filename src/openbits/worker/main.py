@@ -18,18 +18,25 @@ from openbits.frames.worker import (
     CARRIERS,
     SERVICE_TO_WORKER,
     WORKER_TO_SERVICE,
+    AdoptFile,
     CheckDirectories,
     DeleteFiles,
+    FileOpened,
     FileResult,
     ObtainTickets,
+    OpenForReading,
     OperationResults,
+    PathPoint,
+    PathsWalked,
     RenameFiles,
     StartTransfer,
     StopTransfer,
     TakeTickets,
     TransferFiles,
+    WalkPaths,
     WorkerReady,
 )
+from openbits.worker.adopting import Adoption, open_for_reading
 from openbits.worker.engine import Engine
 from openbits.worker.fetch import Tools
 from openbits.worker.helper import Helper
@@ -39,8 +46,11 @@ from openbits.worker.splice import SplicePipe
 from openbits.worker.syncer import Syncer
 from openbits.worker.tickets import Tickets
 from openbits.worker.transfer import Transfer
+from openbits.worker.walking import walk
 
 _RESULTS_PER_FRAME: Final = 60
+_POINTS_PER_FRAME: Final = 4
+"""So many of the longest paths fit into one frame, whatever bytes they are made of."""
 _FRAMES_PER_TURN: Final = 32
 _CLEAN_AFTER_S: Final = 2.0
 
@@ -54,6 +64,8 @@ class Worker:
         self._channel.on_wants_write = self._on_wants_write
         self._syncer = Syncer(self._loop)
         self._reader = Helper(self._loop, "reader")
+        # Of its own: copying a large file takes long, and renaming must not wait for that.
+        self._adopter = Helper(self._loop, "adopter")
         self._pipe = SplicePipe()
         self._tickets = Tickets(self._loop)
         self._tools = Tools(self._loop, self._syncer, self._reader, self._pipe, self._tickets)
@@ -83,6 +95,7 @@ class Worker:
             raise self._unexpected
         self._engine.close()
         self._proving_engine.close()
+        self._adopter.close()
         self._reader.close()
         self._syncer.close()
         self._pipe.close()
@@ -150,6 +163,10 @@ class Worker:
                     transfer.stop()
             case CheckDirectories():
                 self._operate(message.operation, lambda: check_directories(message.paths))
+            case WalkPaths():
+                self._walk(message)
+            case OpenForReading():
+                self._open_for_reading(message)
             case ObtainTickets():
                 self._tickets.obtain(message, self._send)
             case RenameFiles() | DeleteFiles():
@@ -160,6 +177,13 @@ class Worker:
     def _handle_with_descriptor(self, message: object, fd: int) -> None:
         """The descriptor belongs to whoever handles the frame."""
         match message:
+            case AdoptFile():
+                adoption = Adoption(message, fd, lambda: self._is_ending)
+                refusal = adoption.begin()
+                if refusal:
+                    self._send(OperationResults(operation=message.operation, results=tuple(refusal), last=True))
+                else:
+                    self._operate(message.operation, adoption.copy, by=self._adopter)
             case TakeTickets():
                 self._tickets.take(message.principal, fd)
             case _:
@@ -207,7 +231,34 @@ class Worker:
             paths = [path for frame in frames if isinstance(frame, DeleteFiles) for path in frame.paths]
             self._operate(message.operation, lambda: delete_files(paths))
 
-    def _operate(self, operation: int, work: Callable[[], list[FileResult]]) -> None:
+    def _walk(self, order: WalkPaths) -> None:
+        def done(points: list[PathPoint] | OSError) -> None:
+            if isinstance(points, OSError):
+                raise points
+            for start in range(0, max(1, len(points)), _POINTS_PER_FRAME):
+                end = start + _POINTS_PER_FRAME
+                frame = tuple(points[start:end])
+                self._send(PathsWalked(operation=order.operation, points=frame, last=end >= len(points)))
+
+        def work() -> list[PathPoint]:
+            return [
+                PathPoint(index=index, path=point) for index, path in enumerate(order.paths) for point in walk(path)
+            ]
+
+        self._reader.submit(work, done)
+
+    def _open_for_reading(self, order: OpenForReading) -> None:
+        def done(opened: tuple[FileOpened, int | None] | OSError) -> None:
+            if isinstance(opened, OSError):
+                raise opened
+            answer, fd = opened
+            self._send(answer, () if fd is None else (fd,))
+            if fd is not None:
+                os.close(fd)
+
+        self._reader.submit(lambda: open_for_reading(order.operation, order.temporary_name, order.least_bytes), done)
+
+    def _operate(self, operation: int, work: Callable[[], list[FileResult]], *, by: Helper | None = None) -> None:
         def done(results: list[FileResult] | OSError) -> None:
             if isinstance(results, OSError):
                 raise results
@@ -216,7 +267,7 @@ class Worker:
                 self._send(OperationResults(operation=operation, results=frame, last=False))
             self._send(OperationResults(operation=operation, results=frames[-1] if frames else (), last=True))
 
-        self._reader.submit(work, done)
+        (by or self._reader).submit(work, done)
 
     # --- the end -----------------------------------------------------------------------------
 
