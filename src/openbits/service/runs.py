@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from openbits.core.events import (
@@ -50,6 +50,7 @@ from openbits.service.configuration import Configuration
 from openbits.service.helpertokens import HelperTokens
 from openbits.service.tasks import Tasks
 from openbits.service.terms import NetworkTerms, Terms
+from openbits.service.stillness import Holds
 from openbits.service.workers import TransferHandler, Worker, WorkerGone, WorkerPool, chunked
 
 log = logging.getLogger(__name__)
@@ -146,6 +147,8 @@ class Conductor:
     def __repr__(self) -> str:
         return f"<Conductor runs={len(self._runs)} finishing={len(self._finishing)}>"
 
+        self._holds = Holds()
+        self._is_closing = False
     def statistics(self) -> dict[str, int]:
         """Counters, for people."""
         return {"runs": len(self._runs), "finishing": len(self._finishing), "workers": len(self._pool)}
@@ -164,7 +167,7 @@ class Conductor:
 
     def start(self, effect: StartRun) -> None:
         """Begin a run, now or when the job's former run has ended."""
-        if effect.job_id in self._runs:
+        if effect.job_id in self._runs or effect.job_id in self._holds:
             self._next[effect.job_id] = effect
             return
         run = Run(job_id=effect.job_id, run=effect.run, number=next(self._numbers))
@@ -219,8 +222,36 @@ class Conductor:
         runs = list(self._runs.values())
         for run in runs:
             self.stop(StopRun(job_id=run.job_id))
+    @contextlib.asynccontextmanager
+    async def exclusive(self, job_id: str) -> AsyncIterator[None]:
+        """Hold a job still: its run ends, what that reported is written down, and nothing touches its files.
+
+        Its state does not change by this. Afterwards it goes on.
+        """
+        try:
+            async with self._holds.hold(job_id):
+                run = self._runs.get(job_id)
+                if run is not None:
+                    self._stop(run, STOP_PATIENCE_S)
+                    await run.ended.wait()
+                await self._settled(job_id)
+                yield
+        finally:
+            self._go_on(job_id)
+
+    def _go_on(self, job_id: str) -> None:
+        if self._is_closing or job_id in self._holds or job_id in self._runs:
+            return
+        following = self._next.pop(job_id, None)
+        job = self._jobs.get(job_id)
+        if following is None and job is not None and job.state.is_active:
+            following = StartRun(job_id=job_id, run=job.run)
+        if following is not None:
+            self.start(following)
+
         await asyncio.gather(*(run.ended.wait() for run in runs))
 
+        self._is_closing = True
     # --- a run --------------------------------------------------------------------------------------
 
     async def _begin(self, run: Run) -> None:
@@ -443,6 +474,7 @@ class Conductor:
                 with worker.held():
                     if closing is Closing.CANCEL:
                         return await _delete(worker, job, [file for file in job.files if not file.completed])
+            await self._holds.wait_free(job_id)
                     return await _rename(worker, job)
             except WorkerGone:
                 continue
