@@ -21,6 +21,7 @@ import os
 import pwd
 import sys
 import threading
+import weakref
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Final, NoReturn
@@ -33,7 +34,7 @@ EXIT_NOT_RESTORED: Final = 77
 """Exit status of a process whose thread could not go back to what it was (EX_NOPERM)."""
 
 _MAX_ID: Final = 2**32 - 2
-_ATTEMPTS: Final = 3
+_ATTEMPTS: Final = 5
 
 
 class _Wearing:
@@ -47,16 +48,17 @@ class _Wearing:
         self._block.leave()
         self._block = None
 
-    def __del__(self) -> None:
-        # A signal handler's exception may come just as __exit__ is called, and then nobody calls it again.
-        if self._block is not None:
-            self._block.leave()
-
     def _begin(self, wanted: Identity) -> None:
-        self._block = _Block(wanted)
+        block = _Block(wanted)
+        # A signal handler's exception may come just as __exit__ is called, which nobody calls again then. The block is
+        # left with the statement's last trace. (A __del__ would be one more place for such an exception, which it
+        # would swallow.)
+        block.guard = weakref.ref(self, lambda _: block.leave())
+        self._block = block
         try:
-            self._block.enter()
+            block.enter()
         except BaseException:
+            block.leave()
             self._block = None
             raise
 
@@ -138,6 +140,7 @@ class _Block:
         self.on_event_loop = _is_on_event_loop()
         self._thread_id = threading.get_native_id()
         self._is_over = False
+        self.guard: weakref.ref[_Wearing] | None = None
 
     def enter(self) -> None:
         starts.refuse_starts()
@@ -150,11 +153,7 @@ class _Block:
             here.blocks.append(self)
             _wear(here.outside, self.wanted)
         except (OSError, thread_rights.NotWorn) as error:
-            self.leave()
             raise _refused(self.wanted, error) from error
-        except BaseException:
-            self.leave()
-            raise
 
     def leave(self) -> None:
         """Make the thread what it was. What a signal handler raises meanwhile waits until that is done."""
@@ -182,6 +181,7 @@ class _Block:
             if not here.blocks:
                 here.outside = None
         self._is_over = True
+        self.guard = None
 
 
 def _wear(outside: thread_rights.Rights, wanted: Identity) -> None:
@@ -189,7 +189,7 @@ def _wear(outside: thread_rights.Rights, wanted: Identity) -> None:
     for _ in range(_ATTEMPTS - 1):
         try:
             return thread_rights.wear(outside, wanted)
-        except thread_rights.NotWorn:
+        except (OSError, thread_rights.NotWorn):
             continue
     return thread_rights.wear(outside, wanted)
 
