@@ -145,7 +145,12 @@ def job_detail(manager: Manager, job: Job, caller: Caller) -> wire.JobDetail:
         proxy_list=settings.proxy_list or None,
         proxy_bypass_list=settings.proxy_bypass_list or None,
     )
-    return wire.JobDetail(**_job_fields(manager, job), settings=shown, credentials=credentials)
+    return wire.JobDetail(
+        **_job_fields(manager, job),
+        settings=shown,
+        credentials=credentials,
+        proxy_in_use=manager.way(job) or None,
+    )
 
 
 def file_out(manager: Manager, job: Job, index: int) -> wire.FileOut:

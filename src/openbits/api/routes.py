@@ -34,6 +34,9 @@ class Route:
 
 _LIMIT = Parameter(name="limit", kind=int, text="how many at most: 1 to 10,000, default 500")
 _ALL_USERS = Parameter(name="all_users", kind=bool, text="the jobs of all accounts; administrators only")
+_ACCOUNT = Parameter(
+    name="account", kind=str, text="LOCALSYSTEM, NETWORKSERVICE, LOCALSERVICE or an account's name; else the caller's"
+)
 _JOB = "/v1/jobs/{job_id}"
 
 ROUTES: tuple[Route, ...] = (
@@ -171,6 +174,31 @@ ROUTES: tuple[Route, ...] = (
         method="GET", path=f"{_JOB}/error", handler="get_error", text="Why the job failed (J12).", answer=wire.ErrorOut
     ),
     Route(method="GET", path=f"{_JOB}/why", handler="why", text="What the job waits for.", answer=wire.Why),
+    Route(
+        method="GET",
+        path="/v1/proxy-settings",
+        handler="proxy_settings",
+        text="The proxy settings that are kept for an account, all parameters included (I20, B43).",
+        answer=wire.ProxySettingsOut,
+        query=(_ACCOUNT,),
+    ),
+    Route(
+        method="PUT",
+        path="/v1/proxy-settings",
+        handler="set_proxy_settings",
+        text="Set which proxies an account's jobs use; parameters of other usages are kept (I20, B42).",
+        body=wire.ProxySettingsIn,
+        answer=wire.ProxySettingsOut,
+        query=(_ACCOUNT,),
+    ),
+    Route(
+        method="DELETE",
+        path="/v1/proxy-settings",
+        handler="reset_proxy_settings",
+        text="Forget an account's proxy settings (I20, RESET).",
+        answer=wire.ProxySettingsOut,
+        query=(_ACCOUNT,),
+    ),
     Route(
         method="GET",
         path="/v1/events",

@@ -79,6 +79,15 @@ class SettingsIn(Request):
     proxy_bypass_list: str | msgspec.UnsetType | None = msgspec.UNSET
 
 
+class ProxySettingsIn(Request):
+    """Proxy settings of an account: what is absent stays as an earlier call has set it (I20)."""
+
+    usage: str
+    proxy_list: str | None = None
+    bypass_list: str | None = None
+    script_url: str | None = None
+
+
 class JobIn(Request):
     """A job to create; with files and `resume` it is a whole download in one call, all or nothing."""
 
@@ -237,6 +246,20 @@ class JobDetail(JobOut):
     settings: SettingsOut
     credentials: list[CredentialOut] | None
     """What SetCredentials was called for; None for anyone but the owner (A2)."""
+    proxy_in_use: str | None
+    """By which proxy the job goes, or went when it last ran, or by none, and whose settings say so."""
+
+
+class ProxySettingsOut(Response):
+    """The proxy settings of an account, those of usages that are not active included (B43)."""
+
+    account: str
+    usage: Literal["no_proxy", "autodetect", "manual_proxy", "autoscript"] | None
+    """None where nothing is stored."""
+    proxy_list: str
+    bypass_list: str
+    script_url: str
+    applies_to: str
 
 
 class JobPage(Response):

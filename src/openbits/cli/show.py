@@ -112,6 +112,8 @@ def job_lines(job: Mapping[str, Any], why: str) -> list[str]:
     ]
     if job["result"]:
         rows.append(("result", job["result"]))
+    if job.get("proxy_in_use"):
+        rows.append(("proxy in use", safe(job["proxy_in_use"])))
     rows += error_rows(job["error"])
     rows += [
         (key, properties.show(key, value))

@@ -82,11 +82,6 @@ class FileResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ProxySpec:
-    """Which proxy settings a transfer obeys; whose they are was decided by the service (I15).
-
-    `usage`: `direct`; `manual` (`proxies` and `bypass`, in the syntax of J23); `desktop` (the account's own desktop
-@dataclass(frozen=True, slots=True, kw_only=True)
 class PathPoint:
     """A place on the way of the path with this position: of a link, or its end. Itself without links."""
 
@@ -94,6 +89,11 @@ class PathPoint:
     path: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProxySpec:
+    """Which proxy settings a transfer obeys; whose they are was decided by the service (I15).
+
+    `usage`: `direct`; `manual` (`proxies` and `bypass`, in the syntax of J23); `desktop` (the account's own desktop
     settings, which only a process with its rights can read); `script` and `detect` (PAC from `script_url`, WPAD).
     `source` says for people whose settings these are.
     """
@@ -356,6 +356,15 @@ class TransferBroken:
     transfer: int
     index: int
     message: str
+
+
+@WORKER_TO_SERVICE.frame
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProxyChosen:
+    """By which proxy the requests go from now on, or by none, and whose settings say so; for `bits show` and `why`."""
+
+    transfer: int
+    way: str
 
 
 @WORKER_TO_SERVICE.frame

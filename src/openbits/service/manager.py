@@ -342,12 +342,18 @@ class Manager:
     def why(self, caller: Caller, job_id: str) -> Gate:
         """What the job waits for."""
         job = self.get_job(caller, job_id)
-        return gate_of(
+        gate = gate_of(
             job,
             self._parts.environment(),
             ahead=self._parts.background_running(),
             trouble=self._parts.conductor.trouble(job_id),
         )
+        way = self.way(job)
+        return replace(gate, sentence=f"{gate.sentence}; it goes {way}") if way and job.state.is_active else gate
+
+    def way(self, job: Job) -> str:
+        """By which proxy the job goes, or went when it last ran since the service started, and by whose settings."""
+        return self._parts.conductor.way(job.id)
 
     async def events_after(
         self, caller: Caller, event_id: int, *, job_id: str | None, all_users: bool, limit: int

@@ -38,6 +38,7 @@ from openbits.frames.worker import (
     FileSpec,
     FilesStarted,
     FileStarted,
+    ProxyChosen,
     RangeSpec,
     RenameSpec,
     StartTransfer,
@@ -62,6 +63,7 @@ MAX_PAUSE_S = 8.0
 BITS_CONTEXTS = frozenset(int(context) for context in ErrorContext)
 NOT_CURED_BY_WAITING = frozenset({"BG_E_TOKEN_REQUIRED", "BG_E_INVALID_PROXY_INFO"})
 """Reasons for not starting a run that only a person can remove."""
+LONGEST_WAY = 400
 LONGEST_VALIDATOR = 1024
 """A longer entity tag or date is not worth keeping: the file and its names must fit into one frame."""
 
@@ -142,6 +144,7 @@ class Conductor:
         self._next: dict[str, StartRun] = {}
         self._losses: dict[str, _Losses] = {}
         self._finishing: dict[str, _Finish] = {}
+        self._ways: dict[str, str] = {}
         self._numbers = itertools.count(1)
 
     def __repr__(self) -> str:
@@ -162,6 +165,10 @@ class Conductor:
         """Why the job's worker is connecting anew; empty when it is not."""
         run = self._runs.get(job_id)
         return run.broken if run is not None else ""
+
+    def way(self, job_id: str) -> str:
+        """By which proxy the job's requests go, or went when it last ran, and whose settings say so."""
+        return self._ways.get(job_id, "")
 
     # --- effects ------------------------------------------------------------------------------------
 
@@ -369,6 +376,8 @@ class Conductor:
                 self._post(run.job_id, FilesAnswered(answers=answers))
             case TransferBroken(message=text):
                 run.broken = text
+            case ProxyChosen(way=way):
+                self._ways[run.job_id] = way[:LONGEST_WAY]
             case TransferEnded(error=error, index=failed) if (not error or is_failure(error)) and (
                 failed is None or failed in known
             ):
@@ -448,6 +457,7 @@ class Conductor:
             report = await self._finish_files(job, job.closing)
             finish.is_reported = True
             self._losses.pop(job_id, None)
+            self._ways.pop(job_id, None)
             self._post(job_id, report)
             await self._settled(job_id)
             return report

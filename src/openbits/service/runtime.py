@@ -40,6 +40,7 @@ from openbits.service.logon.people import People
 from openbits.service.logon.source import make_source
 from openbits.service.manager import Manager, Parts
 from openbits.service.network import HostsFile, NetworkWatcher
+from openbits.service.proxies import AccountProxies
 from openbits.service.records import ProgressReport
 from openbits.service.runs import Conductor
 from openbits.service.services import Services
@@ -114,10 +115,11 @@ class Runtime:
             is_system=is_system,
         )
         implicit = ImplicitCredentials(lambda: self.configuration.credentials, self.tickets)
+        self.proxies = AccountProxies(self.ledger, lambda: account_rules(self.configuration))
         self.conductor = Conductor(
             pool=self.pool,
             tokens=self.tokens,
-            terms=Terms(implicit=implicit),
+            terms=Terms(implicit=implicit, proxies=self.proxies),
             configuration=configuration,
             tasks=self._tasks,
             jobs=self.ledger.jobs,
@@ -151,7 +153,11 @@ class Runtime:
                 statistics=self.statistics,
             )
         )
-        self.services = Services(credentials=CredentialCalls(self.ledger), manager=self.manager)
+        self.services = Services(
+            credentials=CredentialCalls(self.ledger),
+            manager=self.manager,
+            proxies=self.proxies,
+        )
 
     # --- life -----------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from openbits.service.credentials import CredentialCalls
 from openbits.service.manager import Manager
+from openbits.service.proxies import AccountProxies
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,4 +14,5 @@ class Services:
     """One object for each group of calls."""
 
     manager: Manager
+    proxies: AccountProxies
     credentials: CredentialCalls

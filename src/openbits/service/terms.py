@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from openbits.core.model import Job, Owner
 from openbits.frames.worker import ImplicitSpec, ProxySpec
 from openbits.service.credentials import ImplicitCredentials
+from openbits.service.proxies import AccountProxies
 from openbits.service.workers import Worker
 
 
@@ -24,12 +25,14 @@ class NetworkTerms:
 class Terms:
     """Works out the terms of a run, and gives its worker what it needs for them."""
 
-    def __init__(self, *, implicit: ImplicitCredentials) -> None:
+    def __init__(self, *, implicit: ImplicitCredentials, proxies: AccountProxies) -> None:
         self._implicit = implicit
+        self._proxies = proxies
 
     async def prepare(self, job: Job, account: Owner, worker: Worker) -> NetworkTerms:
         """Return the terms of a run of `job` whose network side is `account`, in `worker`.
 
         Raises BitsError when the job cannot be run on any terms, and WorkerGone.
         """
-        return NetworkTerms(implicit=await self._implicit.spec(job, account, worker))
+        implicit = await self._implicit.spec(job, account, worker)
+        return NetworkTerms(proxy=self._proxies.spec(job, account), implicit=implicit)

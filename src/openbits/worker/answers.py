@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 
 from openbits.core.http import Response, Verdict, classify_status, host_of
+from openbits.core.proxylist import Proxy
 from openbits.errors import ErrorContext, error_code, http_error_name
 from openbits.worker.failure import Failure
 
@@ -19,16 +20,20 @@ _ADVICE = {
 }
 
 
-def status_failure(response: Response, url: str, reason: str = "") -> Failure:
-    """An HTTP status that is no success (inventory R1); `reason` says more than the status does."""
+def status_failure(response: Response, url: str, reason: str = "", *, proxy: Proxy | None = None) -> Failure:
+    """An HTTP status that is no success (inventory R1); `reason` says more than the status does.
+
+    What a proxy on the way asks of us (407) is its own affair, and not the server's.
+    """
     name = http_error_name(min(max(response.status, 100), 999))
     is_transient = classify_status(response.status) is Verdict.TRANSIENT
     default = "it is tried again later" if is_transient else "ask whoever runs the server"
+    who = f"the proxy {proxy}" if proxy is not None and response.status == 407 else host_of(url)
     why = reason or _ADVICE.get(response.status, default)
     return Failure(
         name=name,
         context=ErrorContext.REMOTE_FILE,
-        message=f"{host_of(url)}: {error_code(name).text} for {_short(url)}: {why}",
+        message=f"{who}: {error_code(name).text} for {_short(url)}: {why}",
         transient=is_transient,
         retry_after_s=response.retry_after_s(now=dt.datetime.now(dt.UTC)) if response.status in (429, 503) else None,
     )

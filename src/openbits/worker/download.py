@@ -263,6 +263,8 @@ class Download(HttpFetch):
             and response.version in ("1.1", "1.0")
             and response.content_length == self._expect
             and self._url.startswith("http:")
+            # What comes from a proxy that is spoken to by TLS must be decrypted, which the kernel does not do.
+            and (self._request is None or self._request.proxy is None or self._request.proxy.protocol == "http")
         )
 
     # --- bytes -------------------------------------------------------------------------------

@@ -19,10 +19,12 @@ from typing import Any, Final, Protocol
 import pycurl
 
 from openbits.core.http import InvalidAnswer, Response, final_response, host_of, wire_url
+from openbits.core.proxylist import Proxy
 from openbits.errors import ErrorContext
 from openbits.version import __version__
 from openbits.worker.failure import Failure, TransferError
 from openbits.worker.loop import READABLE, WRITABLE, Loop, Timer
+from openbits.worker.proxies import Attempt, map_proxy_error
 from openbits.worker.takeover import take_socket
 from openbits.worker.transport import map_error
 
@@ -32,6 +34,14 @@ _HEADER_LIMIT: Final = 64 * 1024
 _DISCARD_LIMIT: Final = 64 * 1024
 """Up to here an unwanted body is read to its end, so that the connection can be used again."""
 _GOT_NOTHING: Final = int(pycurl.E_GOT_NOTHING)
+_SUPPRESS_CONNECT_HEADERS: Final = 265
+"""CURLOPT_SUPPRESS_CONNECT_HEADERS, for which pycurl has no name: a proxy's answer to CONNECT is not the server's."""
+_AUTH_SCHEMES: Final = (
+    (pycurl.HTTPAUTH_BASIC, "Basic"),
+    (pycurl.HTTPAUTH_DIGEST, "Digest"),
+    (pycurl.HTTPAUTH_GSSNEGOTIATE, "Negotiate"),
+    (pycurl.HTTPAUTH_NTLM, "NTLM"),
+)
 _CA_FILES: Final = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
 
 
@@ -57,6 +67,13 @@ class Request:
     head: bool = False
     fresh: bool = False
     """Use a new connection: an old one may be closed by now."""
+    proxy: Proxy | None = None
+    """Through which proxy; None: directly."""
+
+    @property
+    def is_tunnelled(self) -> bool:
+        """Whether a proxy only passes bytes on between us and the server (CONNECT)."""
+        return self.proxy is not None and self.url[:6].lower() == "https:"
 
 
 class Handler(Protocol):
@@ -239,6 +256,7 @@ class Client:
         self._curl = self._make_curl()
         self._headers: tuple[str, ...] = ()
         self._proxy_headers: tuple[str, ...] = ()
+        self._proxy: Proxy | None = None
         self._request: Request | None = None
         self._is_special = False
         self._handler: Handler | None = None
@@ -257,9 +275,11 @@ class Client:
     def _make_curl(self) -> Any:
         curl = pycurl.Curl()
         curl.setopt(pycurl.NOSIGNAL, 1)
-        # Proxies never come from the environment, nor credentials from ~/.netrc (architecture, section 1).
+        # Proxies never come from the environment, nor credentials from ~/.netrc (architecture, section 1): an
+        # empty text is no proxy and no exception; an option that is not set would be looked up in the environment.
         curl.setopt(pycurl.PROXY, "")
-        curl.setopt(pycurl.NOPROXY, "*")
+        curl.setopt(pycurl.NOPROXY, "")
+        curl.setopt(_SUPPRESS_CONNECT_HEADERS, 1)
         curl.setopt(pycurl.NETRC, pycurl.NETRC_IGNORED)
         curl.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
         curl.setopt(pycurl.FOLLOWLOCATION, 0)
@@ -272,6 +292,7 @@ class Client:
         curl.setopt(pycurl.SSL_VERIFYHOST, 2)
         if self._engine.ca_file is not None:
             curl.setopt(pycurl.CAINFO, self._engine.ca_file)
+            curl.setopt(pycurl.PROXY_CAINFO, self._engine.ca_file)
         # Lines are only collected here, and read when the body begins: ten calls of ours for the header
         # of every small file would cost as much as the file.
         curl.setopt(pycurl.HEADERFUNCTION, self._lines.append)
@@ -294,6 +315,9 @@ class Client:
         if request.proxy_headers != self._proxy_headers:
             curl.setopt(pycurl.PROXYHEADER, [line.encode("ascii") for line in request.proxy_headers])
             self._proxy_headers = request.proxy_headers
+        if request.proxy != self._proxy:
+            curl.setopt(pycurl.PROXY, str(request.proxy) if request.proxy is not None else "")
+            self._proxy = request.proxy
         if request.head or request.fresh or self._is_special:
             curl.setopt(pycurl.NOBODY, 1 if request.head else 0)
             if not request.head:
@@ -331,6 +355,9 @@ class Client:
             if self._response is None:
                 # libcurl takes a header that ends in its middle for a complete one.
                 error = (_GOT_NOTHING, "")
+        if error is not None and request.is_tunnelled and self._is_challenged_by_proxy():
+            # To whoever asked it is a challenge like that of a proxy which sees the request itself.
+            error = None
         failure = self._failure
         was_stopped = failure is not None or self._body is Body.STOP or self._body_bytes > _DISCARD_LIMIT
         if error is not None and not (failure is None and was_stopped and self._body in (Body.STOP, Body.DISCARD)):
@@ -339,7 +366,32 @@ class Client:
         self._engine.remove(self._curl)
         handler.on_end(failure)
 
+    def _is_challenged_by_proxy(self) -> bool:
+        """Whether the proxy has asked who we are before it makes a tunnel; then the handler knows now."""
+        if self._response is not None or self._curl.getinfo(pycurl.HTTP_CONNECTCODE) != 407:
+            return False
+        # libcurl keeps the answer to CONNECT apart from the server's, and tells what was asked for.
+        offered = self._curl.getinfo(pycurl.PROXYAUTH_AVAIL)
+        schemes = [name for flag, name in _AUTH_SCHEMES if offered & flag]
+        self._response = Response(status=407, version="1.1", fields={"proxy-authenticate": schemes})
+        self._ask_handler(self._response)
+        return True
+
     def _map(self, error: tuple[int, str], request: Request) -> Failure:
+        if request.proxy is not None:
+            attempt = Attempt(
+                proxy=request.proxy,
+                host=host_of(request.url),
+                is_tunnel=request.is_tunnelled,
+                connect_status=self._curl.getinfo(pycurl.HTTP_CONNECTCODE),
+                is_proxy_reached=self._curl.getinfo(pycurl.CONNECT_TIME) > 0,
+                is_old=self.was_reused,
+                os_errno=self._curl.getinfo(pycurl.OS_ERRNO),
+                connect_timeout_s=self._connect_timeout_s,
+            )
+            failure = map_proxy_error(*error, attempt)
+            if failure is not None:
+                return failure
         return map_error(
             error[0],
             error[1],

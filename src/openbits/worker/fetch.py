@@ -28,6 +28,7 @@ from openbits.worker.files import Directories
 from openbits.worker.finishing import Finishing
 from openbits.worker.helper import Helper
 from openbits.worker.loop import Loop, Timer
+from openbits.worker.proxies import Proxies
 from openbits.worker.sink import Sink, SinkSettings
 from openbits.worker.splice import SplicePipe
 from openbits.worker.syncer import Syncer
@@ -58,6 +59,7 @@ class Run(Protocol):
     directories: Directories
     header_lines: tuple[str, ...]
     challenges: Challenges
+    proxies: Proxies
     has_progressed: bool
     allowance: int | None
     """How many more bytes may be fetched (J64)."""
@@ -239,7 +241,14 @@ class HttpFetch(ABC):
         self._lane.on_stall = self._on_stall
         self._lane.watchdog.touch()
         lines = lines_for(self.run.header_lines, self._first_url, self._url)
-        self._request = Request(url=self._url, headers=lines + self.ask(), head=head, fresh=fresh)
+        try:
+            # Anew for each request: a redirect may have led elsewhere, and a proxy may have failed.
+            proxy = self.run.proxies.choose(self._url)
+        except TransferError as error:
+            self.fail(error.failure)
+            return
+        self._lane.client.proxy_host = "" if proxy is None else proxy.host.strip("[]")
+        self._request = Request(url=self._url, headers=lines + self.ask(), head=head, fresh=fresh, proxy=proxy)
         if self.run.challenges.is_asked(self._url, self._lane.client.proxy_host):
             self._prove(self._request, None)
         else:
@@ -255,7 +264,7 @@ class HttpFetch(ABC):
             if reason:
                 assert response is not None
                 self._lane.watchdog.rest()
-                self.fail(status_failure(response, self._url, reason))
+                self.fail(self._status_failure(response, reason))
                 return
             self._answers = answers
             self._request = replace(
@@ -277,7 +286,7 @@ class HttpFetch(ABC):
             response, target, first_url=self._first_url, url=self._url, sent=self._answers
         )
         if reason:
-            return self.follow_up(lambda: self.fail(status_failure(response, self._url, reason)))
+            return self.follow_up(lambda: self.fail(self._status_failure(response, reason)))
         request = self._request
         assert request is not None
 
@@ -293,6 +302,10 @@ class HttpFetch(ABC):
             self._preparing.cancel()
             self._preparing = None
         self._lane.client.abort()
+
+    def _status_failure(self, response: Response, reason: str) -> Failure:
+        proxy = self._request.proxy if self._request is not None else None
+        return status_failure(response, self._url, reason, proxy=proxy)
 
     def follow_up(self, action: Callable[[], None]) -> Body:
         """Do this when the answer is over; its body is of no use."""
@@ -337,7 +350,7 @@ class HttpFetch(ABC):
 
     def refuse_status(self, response: Response) -> Body:
         """The answer is an error: fail with it, unless a connection is just being taken up again."""
-        failure = status_failure(response, self._url, self.run.challenges.reason_for_refusal(response.status))
+        failure = self._status_failure(response, self.run.challenges.reason_for_refusal(response.status))
 
         def act() -> None:
             # A server that restarts answers 502 or 503 for a moment: part of the same interruption.
@@ -375,6 +388,10 @@ class HttpFetch(ABC):
             # The server had closed the kept connection: that is no failure of this file.
             self.send(head=self._request.head, fresh=True)
             return
+        proxy = self._request.proxy
+        if failure.may_try_next_proxy and proxy is not None and self.run.proxies.has_other(self._url, proxy):
+            self.send(head=self._request.head, fresh=self._request.fresh)
+            return
         self._break(failure)
 
     def _break(self, failure: Failure) -> None:
@@ -389,6 +406,7 @@ class HttpFetch(ABC):
             return
         self._lane.watchdog.rest()
         self._phase = Phase.PAUSING
+        failure = self.run.proxies.named(failure, self._request)
         self.run.on_broken(self.spec.index, f"{failure.message}; connecting again")
         self._pause = self._loop.call_later(decision.pause_s, self._try_again)
 
@@ -413,7 +431,7 @@ class HttpFetch(ABC):
             return
         self._phase = Phase.CLOSED
         self.leave_network()
-        self.run.on_failed(self, failure)
+        self.run.on_failed(self, self.run.proxies.named(failure, self._request))
         self._close_sink(lambda _error: self.run.on_closed(self))
 
     def complete(self, total: int, last_modified: str | None, checksum: Checksum | None) -> None:

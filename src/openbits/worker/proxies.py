@@ -8,8 +8,8 @@ lead to a direct connection.  file: names are none of this module's business.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
 
 from openbits.core.http import Verdict, classify_status
 from openbits.core.proxylist import InvalidProxyInfo, Proxy, ProxyTable, parse_table
@@ -22,7 +22,9 @@ from openbits.worker.transport import TLS_ERRORS, reason_of
 _RECV_ERROR: Final = 56
 _COULDNT_RESOLVE_PROXY: Final = 5
 _COULDNT_CONNECT: Final = 7
+_WEIRD_SERVER_REPLY: Final = 8
 _OPERATION_TIMEDOUT: Final = 28
+"""Only ever while a connection is made: whether bytes keep coming is for the watchdog."""
 _SSL_CONNECT_ERROR: Final = 35
 _GOT_NOTHING: Final = 52
 _PROXY: Final = 97
@@ -85,6 +87,14 @@ def _unusable(spec: ProxySpec, clause: str, *, transient: bool = False) -> Plan:
     return Plan(source=spec.source, problem=failure)
 
 
+class Routed(Protocol):
+    """A request, as far as it matters here."""
+
+    @property
+    def proxy(self) -> Proxy | None:
+        """Through which proxy it went."""
+
+
 class Proxies:
     """The choice of a run, which remembers the proxies that could not be reached."""
 
@@ -118,6 +128,14 @@ class Proxies:
             self._on_chosen(f"{way} ({self.source})")
         return chosen
 
+    def named(self, failure: Failure, request: Routed | None) -> Failure:
+        """Say by which proxy a request went that failed, and whose settings chose it: that may be the reason."""
+        proxy = request.proxy if request is not None else None
+        if proxy is None or failure.context is ErrorContext.LOCAL_FILE:
+            return failure
+        way = self.source if str(proxy) in failure.message else f"through the proxy {proxy}: {self.source}"
+        return failure if way in failure.message else replace(failure, message=f"{failure.message} ({way})")
+
     def has_other(self, url: str, failed: Proxy) -> bool:
         """Note that a proxy could not be reached; return whether another one may be tried for this URL at once."""
         self._failed.add(failed)
@@ -138,8 +156,8 @@ class Attempt:
     connect_status: int
     """What the proxy answered to CONNECT; 0 where it did not."""
     is_proxy_reached: bool
-    is_ready: bool
-    """Whether the request itself could be sent."""
+    is_old: bool
+    """Whether an earlier request had made the connection."""
     os_errno: int
     connect_timeout_s: int
 
@@ -149,7 +167,7 @@ def map_proxy_error(code: int, text: str, attempt: Attempt) -> Failure | None:
     detail, proxy = text.strip().rstrip("."), attempt.proxy
     if attempt.is_tunnel and code in _REFUSED and attempt.connect_status >= 300:
         return refused_tunnel(attempt.connect_status, proxy, attempt.host)
-    is_before_server = attempt.connect_status == 0 and not attempt.is_ready
+    is_before_server = attempt.connect_status == 0 and not attempt.is_old
     if proxy.protocol == "https" and code in TLS_ERRORS | {_SSL_CONNECT_ERROR} and is_before_server:
         return Failure(
             name="ERROR_WINHTTP_SECURE_FAILURE",
@@ -160,14 +178,16 @@ def map_proxy_error(code: int, text: str, attempt: Attempt) -> Failure | None:
     match code:
         case _ if code == _COULDNT_RESOLVE_PROXY:
             return _gone("ERROR_WINHTTP_NAME_NOT_RESOLVED", f"the name of the proxy {proxy} could not be resolved")
-        case _ if code == _COULDNT_CONNECT and is_before_server:
+        case _ if code == _COULDNT_CONNECT:
             reason = reason_of(attempt.os_errno, detail)
             return _gone("ERROR_WINHTTP_CANNOT_CONNECT", f"no connection to the proxy {proxy} could be made: {reason}")
-        case _ if code == _OPERATION_TIMEDOUT and not attempt.is_ready:
+        case _ if code == _OPERATION_TIMEDOUT:
             what = f"reach {attempt.host}" if attempt.is_proxy_reached else "take the connection"
             sentence = f"the proxy {proxy} did not {what} within {attempt.connect_timeout_s} s"
             return _gone("ERROR_WINHTTP_CANNOT_CONNECT", sentence, may_try_next=not attempt.is_proxy_reached)
-        case _ if code in (_RECV_ERROR, _GOT_NOTHING, _PROXY) and attempt.is_tunnel and is_before_server:
+        case _ if (
+            code in (_WEIRD_SERVER_REPLY, _RECV_ERROR, _GOT_NOTHING, _PROXY) and attempt.is_tunnel and is_before_server
+        ):
             sentence = f"the proxy {proxy} broke off when it was asked for {attempt.host}: {detail}"
             return _gone("ERROR_WINHTTP_CONNECTION_ERROR", sentence)
         case _:

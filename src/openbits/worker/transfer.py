@@ -20,6 +20,7 @@ from openbits.frames.worker import (
     FileSpec,
     FilesStarted,
     FileStarted,
+    ProxyChosen,
     StartTransfer,
     TransferBroken,
     TransferEnded,
@@ -32,6 +33,7 @@ from openbits.worker.fetch import OWN_HEADERS, Fetch, Lane, Tools
 from openbits.worker.filecopy import FileCopy
 from openbits.worker.files import Directories
 from openbits.worker.loop import Timer
+from openbits.worker.proxies import Plan, Proxies, make_plan, needs_reading
 from openbits.worker.rangedownload import RangeDownload
 from openbits.worker.sink import SinkSettings
 
@@ -103,6 +105,21 @@ class Transfer:
         self._report_timer: Timer | None = None
         self._done: list[DoneFile] = []
         self._started: list[FileStarted] = []
+        self._has_proxies = not needs_reading(settings.proxy)
+        if self._has_proxies:
+            self.proxies = Proxies(make_plan(settings.proxy), self._on_proxy_chosen)
+        else:
+            self.proxies = Proxies(Plan(source=settings.proxy.source), self._on_proxy_chosen)
+            tools.reader.submit(lambda: make_plan(settings.proxy), self._on_proxies_read)
+
+    def _on_proxies_read(self, plan: Plan | OSError) -> None:
+        assert isinstance(plan, Plan), "make_plan says itself what went wrong"
+        self.proxies = Proxies(plan, self._on_proxy_chosen)
+        self._has_proxies = True
+        self._advance()
+
+    def _on_proxy_chosen(self, way: str) -> None:
+        self._send(ProxyChosen(transfer=self.settings.transfer, way=way))
 
     def __repr__(self) -> str:
         return f"<Transfer {self.settings.transfer} waiting={len(self._queue)} open={len(self._open)}>"
@@ -129,6 +146,8 @@ class Transfer:
     # --- files on their way ------------------------------------------------------------------
 
     def _advance(self) -> None:
+        if not self._has_proxies:
+            return  # the account's settings are being read
         if self._is_advancing:
             return  # a file that ended inside its `start`: the loop that started it goes on
         self._is_advancing = True
