@@ -13,6 +13,7 @@ from openbits.api.base import CALLER, answer
 from openbits.api.credential_handlers import CredentialHandlers
 from openbits.api.openapi import describe
 from openbits.api.proxy_handlers import ProxyHandlers
+from openbits.api.token_handlers import TokenHandlers
 from openbits.core.model import Caller
 from openbits.errors import BitsError, by_hresult, error_code
 from openbits.service.feed import Subscription
@@ -23,7 +24,7 @@ EVENTS_PER_READ = 1000
 HEARTBEAT_S = 15.0
 
 
-class Handlers(ProxyHandlers, CredentialHandlers):
+class Handlers(TokenHandlers, ProxyHandlers, CredentialHandlers):
     """One method for each row of api.routes.ROUTES."""
 
     # --- the service ----------------------------------------------------------------------------------

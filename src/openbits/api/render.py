@@ -10,7 +10,7 @@ import msgspec
 
 from openbits.api import wire
 from openbits.core import access
-from openbits.core.model import Caller, File, Job, JobError, JobState, JobType, Priority
+from openbits.core.model import Caller, File, Job, JobError, JobState, JobType, Owner, Priority
 from openbits.core.names import public_url
 from openbits.errors import BitsError
 from openbits.service.calls import Outcome
@@ -97,7 +97,7 @@ def _job_fields(manager: Manager, job: Job) -> dict[str, Any]:
         "name": settings.name,
         "type": _TYPES[job.type],
         "state": _STATES[job.state],
-        "owner": wire.OwnerOut(uid=job.owner.identity.uid, name=job.owner.name, kind=job.owner.kind.value),
+        "owner": _owner_out(job.owner),
         "priority": _PRIORITIES[settings.priority],
         "description": settings.description,
         "bytes_total": job.bytes_total,
@@ -112,6 +112,10 @@ def _job_fields(manager: Manager, job: Job) -> dict[str, Any]:
         "retry_time": _iso_or_none(job.retry_at),
         "result": job.result or None,
     }
+
+
+def _owner_out(owner: Owner) -> wire.OwnerOut:
+    return wire.OwnerOut(uid=owner.identity.uid, name=owner.name, kind=owner.kind.value)
 
 
 def job_detail(manager: Manager, job: Job, caller: Caller) -> wire.JobDetail:
@@ -145,7 +149,10 @@ def job_detail(manager: Manager, job: Job, caller: Caller) -> wire.JobDetail:
         proxy_list=settings.proxy_list or None,
         proxy_bypass_list=settings.proxy_bypass_list or None,
     )
+    helper = manager.helper_of(job)
     return wire.JobDetail(
+        helper_token_flags=int(job.helper_flags),
+        helper_token=_owner_out(helper) if helper is not None else None,
         **_job_fields(manager, job),
         settings=shown,
         credentials=credentials,

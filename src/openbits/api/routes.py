@@ -38,6 +38,7 @@ _ACCOUNT = Parameter(
     name="account", kind=str, text="LOCALSYSTEM, NETWORKSERVICE, LOCALSERVICE or an account's name; else the caller's"
 )
 _JOB = "/v1/jobs/{job_id}"
+_OPTIONS = "/v1/token-options/{capability}"
 
 ROUTES: tuple[Route, ...] = (
     Route(method="GET", path="/v1/version", handler="version", text="What answers.", answer=wire.VersionOut),
@@ -174,6 +175,43 @@ ROUTES: tuple[Route, ...] = (
         method="GET", path=f"{_JOB}/error", handler="get_error", text="Why the job failed (J12).", answer=wire.ErrorOut
     ),
     Route(method="GET", path=f"{_JOB}/why", handler="why", text="What the job waits for.", answer=wire.Why),
+    Route(
+        method="POST",
+        path=f"{_JOB}/token-options",
+        handler="token_options",
+        text="Access to the job's helper token; the owner's alone (T1–T4).",
+        answer=wire.TokenOptionsOut,
+        status=201,
+    ),
+    Route(
+        method="GET",
+        path=_OPTIONS,
+        handler="helper_token",
+        text="Whose helper token there is, and for what it is used (T3, T4).",
+        answer=wire.HelperTokenOut,
+    ),
+    Route(
+        method="PUT",
+        path=f"{_OPTIONS}/helper",
+        handler="set_helper_token",
+        text="The caller becomes the job's helper, as the kernel tells who calls (T1).",
+        answer=wire.CallResult,
+    ),
+    Route(
+        method="DELETE",
+        path=f"{_OPTIONS}/helper",
+        handler="clear_helper_token",
+        text="The job has no helper any more (T2).",
+        answer=wire.CallResult,
+    ),
+    Route(
+        method="PUT",
+        path=f"{_OPTIONS}/flags",
+        handler="set_helper_token_flags",
+        text="For what the helper token is used (T3).",
+        body=wire.HelperFlagsIn,
+        answer=wire.CallResult,
+    ),
     Route(
         method="GET",
         path="/v1/proxy-settings",

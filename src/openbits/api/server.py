@@ -223,7 +223,8 @@ class ApiServer:
         except (ConnectionError, asyncio.CancelledError):
             raise
         except Exception:
-            log.exception("action=call-failed path=%s", request.path)
+            # Not the address: what stands in it may be a capability.
+            log.exception("action=call-failed handler=%s", getattr(handler, "__name__", "?"))
             return _problem(BitsError("E_FAIL"))
 
 

@@ -134,6 +134,32 @@ class PrefixIn(Request):
     new: str
 
 
+class HelperFlagsIn(Request):
+    """For what the helper token is used (T3): 1 for local files, 2 for the network, 3 for both, 0 for nothing."""
+
+    flags: int
+
+
+class TokenOptionsOut(Response):
+    """Access to the helper token of a job (T1–T4): who holds the capability may give himself as the helper."""
+
+    capability: str
+
+
+class HelperTokenOut(Response):
+    """Whose helper token a job has, if it has one (T4), and for what it is used (T3)."""
+
+    sid: str | None
+    name: str | None
+    flags: int
+
+
+class CallResult(Response):
+    """How a call ended that concerns no job: a success code of the error table."""
+
+    result: str = "S_OK"
+
+
 class OwnerOut(Response):
     """Who owns a job."""
 
@@ -243,6 +269,10 @@ class JobOut(Response):
 class JobDetail(JobOut):
     """A job with its properties; its files have an address of their own."""
 
+    helper_token_flags: int
+    """For what the helper token is used (T3)."""
+    helper_token: OwnerOut | None
+    """Whose token there is (T4); null when there is none."""
     settings: SettingsOut
     credentials: list[CredentialOut] | None
     """What SetCredentials was called for; None for anyone but the owner (A2)."""

@@ -25,6 +25,7 @@ from openbits.client import calls
 from openbits.client.calls import Json
 
 FILES_SHOWN_UNASKED: Final = 20
+HELPER_USES: Final = ((1, "local files"), (2, "the network"))
 LIST_HEADER: Final = ("ID", "NAME", "STATE", "PRIORITY", "PROGRESS", "FILES", "OWNER")
 
 
@@ -110,6 +111,7 @@ def job_lines(job: Mapping[str, Any], why: str) -> list[str]:
         ("retry", text.local_time(job["retry_time"])),
         ("errors so far", str(job["error_count"])),
     ]
+    rows += helper_rows(job)
     if job["result"]:
         rows.append(("result", job["result"]))
     if job.get("proxy_in_use"):
@@ -122,6 +124,16 @@ def job_lines(job: Mapping[str, Any], why: str) -> list[str]:
     ]
     label_columns = max(len(label) for label, _ in rows)
     return [f"{label + ':':<{label_columns + 1}} {value}".rstrip() for label, value in rows]
+
+
+def helper_rows(job: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the helper token and its use as a line, where there is anything to say of them (T3, T4)."""
+    helper, flags = job.get("helper_token"), job.get("helper_token_flags", 0)
+    if helper is None and not flags:
+        return []
+    who = f"{safe(helper['name'])} (uid {helper['uid']}, {helper['kind']})" if helper else "missing"
+    use = " and ".join(text for flag, text in HELPER_USES if flags & flag) or "nothing"
+    return [("helper token", f"{who}, used for {use}")]
 
 
 def error_rows(error: Mapping[str, Any] | None) -> list[tuple[str, str]]:

@@ -52,8 +52,7 @@ from openbits.core.names import public_url
 from openbits.core.states import Trigger, next_state
 from openbits.errors import BitsError, ErrorContext
 
-LOG_OFF_PATIENCE_S: Final = 0.75
-"""How long a worker may take to stop when its account has logged off: nothing of it is to run a second later."""
+LOG_OFF_PATIENCE_S: Final = moves.LOG_OFF_PATIENCE_S
 
 
 def apply(job: Job, event: Event, env: Environment) -> Step | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Final
 
 from openbits.core.environment import Environment, is_blocked_by_network
 from openbits.core.events import (
@@ -17,6 +18,9 @@ from openbits.core.failing import NOT_COUNTED, decide_retry, error_of, no_networ
 from openbits.core.model import Closing, File, Job, JobState
 from openbits.core.states import Trigger, next_state
 from openbits.errors import BitsError
+
+LOG_OFF_PATIENCE_S: Final = 0.75
+"""How long a worker may take to stop when its account has logged off: nothing of it is to run a second later."""
 
 
 def moved(job: Job, trigger: Trigger, env: Environment) -> Job:
@@ -60,13 +64,13 @@ def transferred(job: Job, env: Environment) -> Job:
     return replace(job, transferred_at=env.now, error=None, no_progress_since=None)
 
 
-def failed(job: Job, failure: Failure, env: Environment) -> Step:
-    """Enter ERROR or TRANSIENT_ERROR (S5, S7, S8)."""
+def failed(job: Job, failure: Failure, env: Environment, *, patience_s: float | None = None) -> Step:
+    """Enter ERROR or TRANSIENT_ERROR (S5, S7, S8); `patience_s` is how long a run may take to stop."""
     since = job.no_progress_since if job.no_progress_since is not None else env.now
     retry = decide_retry(
         job.settings, failure, now=env.now, no_progress_since=since, disk_full_retry_s=env.disk_full_retry_s
     )
-    stop = stopped(job)
+    stop = stopped(job, patience_s)
     job = moved(job, Trigger.FAIL_TRANSIENT if retry.is_transient else Trigger.FAIL, env)
     job = replace(
         job,

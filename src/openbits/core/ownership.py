@@ -103,7 +103,8 @@ def token_changed(job: Job, event: HelperTokenChanged | HelperTokenLost, env: En
         case HelperTokenLost(reason=reason):
             if job.state in _MEANS_NOTHING or next_state(job.state, Trigger.FAIL) is None:
                 return None
-            return moves.failed(job, token_required(reason), env)
+            # Most often because somebody has logged off, and nothing of his is to go on running.
+            return moves.failed(job, token_required(reason), env, patience_s=moves.LOG_OFF_PATIENCE_S)
         case _:
             assert_never(event)
 

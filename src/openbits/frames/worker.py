@@ -20,6 +20,9 @@ from typing import Final
 
 from openbits.frames.codec import Codec
 
+HANDLES_AHEAD: Final = 8
+"""How many files beyond those on the way a transfer asks handles for, so that it need not wait for each."""
+
 SERVICE_TO_WORKER: Final = Codec()
 WORKER_TO_SERVICE: Final = Codec()
 
@@ -70,6 +73,8 @@ class RenameSpec:
     local_name: str
     size: int | None = None
     """Where the temporary file is gone, only a file of this size is taken for the renamed one."""
+    modified_epoch_s: int | None = None
+    """The date to give it (D9), where the worker that fetched it was another account's and could not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,17 +185,17 @@ class CheckDirectories:
 
 @SERVICE_TO_WORKER.frame
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RenameFiles:
-    """Put finished files under their names, durably; a file that already is there counts as done."""
-
-@SERVICE_TO_WORKER.frame
-@dataclass(frozen=True, slots=True, kw_only=True)
 class WalkPaths:
     """Where do these paths lead? Answered by PathsWalked."""
 
     operation: int
     paths: tuple[str, ...]
 
+
+@SERVICE_TO_WORKER.frame
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenameFiles:
+    """Put finished files under their names, durably; a file that already is there counts as done."""
 
     operation: int
     files: tuple[RenameSpec, ...]
@@ -394,6 +399,16 @@ class OperationResults:
 
 @WORKER_TO_SERVICE.frame
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PathsWalked:
+    """Points of the paths of a WalkPaths, in order."""
+
+    operation: int
+    points: tuple[PathPoint, ...]
+    last: bool
+
+
+@WORKER_TO_SERVICE.frame
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FileWanted:
     """A transfer that takes handles needs this file's."""
 
@@ -405,16 +420,6 @@ class FileWanted:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileOpened:
     """The answer to OpenFile and OpenForReading; a descriptor travels along when there is no error."""
-
-@WORKER_TO_SERVICE.frame
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PathsWalked:
-    """Points of the paths of a WalkPaths, in order."""
-
-    operation: int
-    points: tuple[PathPoint, ...]
-    last: bool
-
 
     operation: int
     kept: bool = False

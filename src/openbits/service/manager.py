@@ -28,13 +28,14 @@ from openbits.core.events import (
     SetValidation,
     Suspend,
 )
-from openbits.core.model import Caller, File, Identity, Job, JobType, Settings
+from openbits.core.model import Caller, File, Identity, Job, JobType, Owner, Settings
 from openbits.core.settings import SettingsWindow, change_settings
 from openbits.core.why import Gate, gate_of
 from openbits.errors import BitsError
 from openbits.service.calls import CheckResult, NewFile, NewJob, Outcome
 from openbits.service.configuration import Configuration
 from openbits.service.feed import Feed, Record, Subscription
+from openbits.service.helpertokens import HelperTokens
 from openbits.service.ledger import Draft, Ledger
 from openbits.service.records import EventRecord
 from openbits.service.runs import Conductor
@@ -54,6 +55,7 @@ class Parts:
     ledger: Ledger
     conductor: Conductor
     pool: WorkerPool
+    tokens: HelperTokens
     feed: Feed
     store: JobStore
     health: Callable[[Caller], list[CheckResult]]
@@ -124,7 +126,7 @@ class Manager:
         """AddFileSet (J1, J2, J41)."""
         job = self._changeable(caller, job_id)
         added = self._checked_files(caller, job, files)
-        await self._check_directories(job.owner.identity, added)
+        await self._check_directories(self._parts.tokens.file_account(job).identity, added)
 
         def add(draft: Draft) -> Job:
             present = self._in_draft(draft, caller, job_id)
@@ -338,6 +340,10 @@ class Manager:
         """The same for one file."""
         received = self._parts.conductor.received(job.id).get(index, 0)
         return max(received, job.files[index].bytes_transferred)
+
+    def helper_of(self, job: Job) -> Owner | None:
+        """Whose helper token the job has, if it has one (T4)."""
+        return self._parts.tokens.helper(job.id)
 
     def why(self, caller: Caller, job_id: str) -> Gate:
         """What the job waits for."""

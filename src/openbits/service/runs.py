@@ -29,7 +29,7 @@ from openbits.core.events import (
     WorkerLost,
 )
 from openbits.core.lifecycle import unfinished
-from openbits.core.model import AccountKind, Closing, File, Job, Priority, Validator
+from openbits.core.model import AccountKind, File, Identity, Job, Priority, Validator
 from openbits.errors import BitsError, ErrorContext, is_failure
 from openbits.frames.worker import (
     FileDurable,
@@ -38,9 +38,9 @@ from openbits.frames.worker import (
     FileSpec,
     FilesStarted,
     FileStarted,
+    FileWanted,
     ProxyChosen,
     RangeSpec,
-    RenameSpec,
     StartTransfer,
     StopTransfer,
     TransferBroken,
@@ -48,17 +48,18 @@ from openbits.frames.worker import (
     TransferFiles,
 )
 from openbits.service.configuration import Configuration
+from openbits.service.finishing import finish_files
+from openbits.service.handles import HandOver
 from openbits.service.helpertokens import HelperTokens
+from openbits.service.stillness import Holds
 from openbits.service.tasks import Tasks
 from openbits.service.terms import NetworkTerms, Terms
-from openbits.service.stillness import Holds
 from openbits.service.workers import TransferHandler, Worker, WorkerGone, WorkerPool, chunked
 
 log = logging.getLogger(__name__)
 
 STOP_PATIENCE_S = 15.0
 """How long a worker may take to make durable what it has before it is killed."""
-FINISH_ATTEMPTS = 3
 MAX_PAUSE_S = 8.0
 BITS_CONTEXTS = frozenset(int(context) for context in ErrorContext)
 NOT_CURED_BY_WAITING = frozenset({"BG_E_TOKEN_REQUIRED", "BG_E_INVALID_PROXY_INFO"})
@@ -88,6 +89,10 @@ class Run:
     """Whether it was stopped before the job was told: then its end is told to the job."""
     received: dict[int, int] = field(default_factory=dict)
     """Bytes that have come in, by file, where that is more than what is written down."""
+    hand_over: HandOver | None = None
+    """What brings the temporary files, where another account's worker opens them."""
+    is_cut_off: bool = False
+    """Whether nothing opens them any more: such a run is broken as one whose worker died."""
     broken: str = ""
     """Why the worker is connecting anew, if it is."""
 
@@ -145,13 +150,13 @@ class Conductor:
         self._losses: dict[str, _Losses] = {}
         self._finishing: dict[str, _Finish] = {}
         self._ways: dict[str, str] = {}
+        self._holds = Holds()
+        self._is_closing = False
         self._numbers = itertools.count(1)
 
     def __repr__(self) -> str:
         return f"<Conductor runs={len(self._runs)} finishing={len(self._finishing)}>"
 
-        self._holds = Holds()
-        self._is_closing = False
     def statistics(self) -> dict[str, int]:
         """Counters, for people."""
         return {"runs": len(self._runs), "finishing": len(self._finishing), "workers": len(self._pool)}
@@ -224,11 +229,6 @@ class Conductor:
         finish = self._finishing.get(job_id)
         return finish.task if finish is not None else None
 
-    async def stop_all(self) -> None:
-        """End all runs in an orderly way; what they received is reported before this returns."""
-        runs = list(self._runs.values())
-        for run in runs:
-            self.stop(StopRun(job_id=run.job_id))
     @contextlib.asynccontextmanager
     async def exclusive(self, job_id: str) -> AsyncIterator[None]:
         """Hold a job still: its run ends, what that reported is written down, and nothing touches its files.
@@ -256,9 +256,14 @@ class Conductor:
         if following is not None:
             self.start(following)
 
+    async def stop_all(self) -> None:
+        """End all runs in an orderly way; what they received is reported before this returns."""
+        self._is_closing = True
+        runs = list(self._runs.values())
+        for run in runs:
+            self.stop(StopRun(job_id=run.job_id))
         await asyncio.gather(*(run.ended.wait() for run in runs))
 
-        self._is_closing = True
     # --- a run --------------------------------------------------------------------------------------
 
     async def _begin(self, run: Run) -> None:
@@ -307,7 +312,26 @@ class Conductor:
         run.worker = worker
         handler = TransferHandler(on_frame=lambda message: self._receive(run, message), on_lost=lambda: self._lost(run))
         worker.open_transfer(run.number, handler)
+        if identities.files.identity != identities.network.identity:
+            run.hand_over = self._make_hand_over(run, worker, job, identities.files.identity)
         self._hand_over(run, worker, job, terms)
+
+    def _make_hand_over(self, run: Run, worker: Worker, job: Job, files: Identity) -> HandOver:
+        def cut_off() -> None:
+            if not run.is_stopping and not run.is_cut_off:
+                run.is_cut_off = True
+                worker.send(StopTransfer(transfer=run.number))
+                self._kill_after_patience(run, worker)
+
+        return HandOver(
+            files=files,
+            network=worker,
+            transfer=run.number,
+            umask=job.settings.umask,
+            pool=self._pool,
+            tasks=self._tasks,
+            on_broken=cut_off,
+        )
 
     def _hand_over(self, run: Run, worker: Worker, job: Job, terms: NetworkTerms) -> None:
         settings, limits = job.settings, self.configuration
@@ -332,10 +356,13 @@ class Conductor:
                 custom_headers=settings.custom_headers,
                 proxy=terms.proxy,
                 implicit=terms.implicit,
+                takes_handles=run.hand_over is not None,
             )
         )
         specs = [_spec(index, file) for index, file in unfinished(job)]
         run.unfinished.update(spec.index for spec in specs)
+        if run.hand_over is not None:
+            run.hand_over.offer(specs)
         chunks = chunked(specs, _characters)
         for position, chunk in enumerate(chunks, 1):
             worker.send(TransferFiles(transfer=run.number, files=tuple(chunk), last=position == len(chunks)))
@@ -374,6 +401,8 @@ class Conductor:
                     run.received.pop(started.index, None)
                 answers = tuple(_answered(run.run, started) for started in files)
                 self._post(run.job_id, FilesAnswered(answers=answers))
+            case FileWanted(index=index) if run.hand_over is not None and run.hand_over.want(index):
+                pass
             case TransferBroken(message=text):
                 run.broken = text
             case ProxyChosen(way=way):
@@ -409,9 +438,10 @@ class Conductor:
             run.worker.close_transfer(run.number)
         if failure is None and run.unfinished and not run.is_stopping:
             # Without this, run would follow run without a pause.
-            log.error(
-                "action=worker-misspoke pid=%d unfinished=%d", run.worker.pid if run.worker else 0, len(run.unfinished)
-            )
+            if run.worker is not None:
+                if not run.is_cut_off:
+                    log.error("action=worker-misspoke pid=%d unfinished=%d", run.worker.pid, len(run.unfinished))
+                self._pool.release(run.worker)
             self._lost(run)
             return
         self._losses.pop(run.job_id, None)
@@ -432,6 +462,8 @@ class Conductor:
     def _end(self, run: Run) -> None:
         if run.stop_timer is not None:
             run.stop_timer.cancel()
+        if run.hand_over is not None:
+            run.hand_over.close()
         if self._runs.get(run.job_id) is run:
             del self._runs[run.job_id]
         run.ended.set()
@@ -451,10 +483,11 @@ class Conductor:
             run = self._runs.get(job_id)
             if run is not None:
                 await run.ended.wait()
+            await self._holds.wait_free(job_id)
             job = await self._settled(job_id)
             if job is None or job.closing is None:
                 return None
-            report = await self._finish_files(job, job.closing)
+            report = await finish_files(job, job.closing, account=self._tokens.file_account, pool=self._pool)
             finish.is_reported = True
             self._losses.pop(job_id, None)
             self._ways.pop(job_id, None)
@@ -464,57 +497,6 @@ class Conductor:
         finally:
             if self._finishing.get(job_id) is finish:
                 del self._finishing[job_id]
-
-    async def _finish_files(self, job: Job, closing: Closing) -> FilesFinished:
-        if job.run == 0:
-            # Never started: there is no file of this job anywhere.
-            return FilesFinished()
-        try:
-            return await self._by_worker(job, closing)
-        except BitsError as error:
-            name, text = error.name, error.message
-        if closing is Closing.CANCEL:
-            return FilesFinished(left_over=tuple(file.temporary_name for file in job.files))
-        return FilesFinished(failed=((0, name, text),))
-
-    async def _by_worker(self, job: Job, closing: Closing) -> FilesFinished:
-        for _ in range(FINISH_ATTEMPTS):
-            try:
-                worker = await self._pool.get(job.owner.identity)
-                with worker.held():
-                    if closing is Closing.CANCEL:
-                        return await _delete(worker, job, [file for file in job.files if not file.completed])
-            await self._holds.wait_free(job_id)
-                    return await _rename(worker, job)
-            except WorkerGone:
-                continue
-        raise BitsError("E_FAIL", "the processes that work for this account end again and again")
-
-
-async def _rename(worker: Worker, job: Job) -> FilesFinished:
-    specs = [
-        RenameSpec(index=index, temporary_name=file.temporary_name, local_name=file.local_name, size=file.bytes_total)
-        for index, file in enumerate(job.files)
-        if file.transferred and not file.completed
-    ]
-    failures = await worker.rename(specs) if specs else []
-    failed = {result.index for result in failures}
-    renamed = tuple(spec.index for spec in specs if spec.index not in failed)
-    if failures:
-        return FilesFinished(
-            renamed=renamed, failed=tuple((result.index, result.error, result.message) for result in failures)
-        )
-    rest = await _delete(worker, job, [file for file in job.files if not file.transferred])
-    return FilesFinished(renamed=renamed, left_over=rest.left_over)
-
-
-async def _delete(worker: Worker, job: Job, files: list[File]) -> FilesFinished:
-    if job.settings.high_performance:
-        # These files never had a temporary name (J63): nothing is cleaned up.
-        return FilesFinished()
-    paths = [file.temporary_name for file in files]
-    failures = await worker.delete(paths) if paths else []
-    return FilesFinished(left_over=tuple(paths[result.index] for result in failures if 0 <= result.index < len(paths)))
 
 
 def _spec(index: int, file: File) -> FileSpec:

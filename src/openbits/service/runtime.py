@@ -107,7 +107,8 @@ class Runtime:
             monitor_gone=self._monitor_gone,
             is_away=self._is_away,
         )
-        self.tokens = HelperTokens()
+        self.tokens = HelperTokens(self.ledger)
+        self.logon.concerned.append(self.tokens.uids)
         self.tickets = MachineTickets(
             pool=self.pool,
             tasks=self._tasks,
@@ -145,6 +146,7 @@ class Runtime:
                 administrators_gid=self.administrators_gid,
                 ledger=self.ledger,
                 conductor=self.conductor,
+                tokens=self.tokens,
                 pool=self.pool,
                 feed=self.feed,
                 store=self._store,
@@ -156,6 +158,7 @@ class Runtime:
         self.services = Services(
             credentials=CredentialCalls(self.ledger),
             manager=self.manager,
+            tokens=self.tokens,
             proxies=self.proxies,
         )
 
@@ -169,6 +172,7 @@ class Runtime:
         for job_id, job in self.ledger.jobs.items():
             if job.state.is_active:
                 self.ledger.post(job_id, ServiceStarted())
+        self.tokens.service_started()
         with contextlib.suppress(BitsError):
             # Not for ever: where the store's disk is full, people must be able to see that.
             await self.ledger.submit(lambda _draft: None)
@@ -284,6 +288,7 @@ class Runtime:
                 self.ledger.post(job_id, LogonChanged())
             if job.state is JobState.QUEUED:
                 queued[job_id] = job
+        self.tokens.logged_off(went)
         gone = {uid for uid in went if uid in self._people}
         self.conductor.interrupt(gone, LOG_OFF_PATIENCE_S)
         for uid in gone:
@@ -303,6 +308,7 @@ class Runtime:
     # --- after a commit -------------------------------------------------------------------------------
 
     def _committed(self, committed: Committed) -> None:
+        self.tokens.take_note(committed.after)
         for effect in committed.effects:
             match effect:
                 case StopRun():
@@ -379,6 +385,7 @@ class Runtime:
             "listeners": len(self.feed),
             **self.dispatcher.statistics(),
             **self.conductor.statistics(),
+            **self.tokens.statistics(),
             **self.tickets.statistics(),
         }
 

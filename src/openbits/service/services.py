@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from openbits.service.credentials import CredentialCalls
+from openbits.service.helpertokens import HelperTokens
 from openbits.service.manager import Manager
 from openbits.service.proxies import AccountProxies
 
@@ -14,5 +15,6 @@ class Services:
     """One object for each group of calls."""
 
     manager: Manager
+    tokens: HelperTokens
     proxies: AccountProxies
     credentials: CredentialCalls

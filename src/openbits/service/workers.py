@@ -64,6 +64,14 @@ class WorkerGone(Exception):
     """The worker ended before it had answered."""
 
 
+class Refused(BitsError):
+    """The worker's answer is an error; `transient` is whether trying again later can help."""
+
+    def __init__(self, name: str, message: str | None, *, transient: bool) -> None:
+        super().__init__(name, message)
+        self.transient = transient
+
+
 @dataclass(frozen=True, slots=True)
 class TransferHandler:
     """Who wants the frames of a transfer, and who wants to know that its worker is gone."""
@@ -162,14 +170,6 @@ class Worker:
             self.send(DeleteFiles(operation=number, paths=tuple(chunk), last=position == len(chunks)))
         return [result for result in await future if result.error]
 
-    async def results_of(self, make: Callable[[int], object], descriptors: tuple[int, ...] = ()) -> list[FileResult]:
-        """Send the one frame that `make` makes of an operation's number; return the failures. Raises WorkerGone."""
-        number, future = self._operation()
-        self.send(make(number), descriptors)
-        return [result for result in await future if result.error]
-
-    async def ask(self, make: Callable[[int], object]) -> tuple[Answer, int]:
-        """Send the frame that `make` makes of an operation's number; return the answer and its descriptor.
     async def walk(self, paths: list[str]) -> list[list[str]]:
         """Ask where paths lead; return for each the places of its links and its end. Raises WorkerGone."""
         points: list[list[str]] = []
@@ -183,8 +183,16 @@ class Worker:
             points += found
         return points
 
+    async def results_of(self, make: Callable[[int], object], descriptors: tuple[int, ...] = ()) -> list[FileResult]:
+        """Send the one frame that `make` makes of an operation's number; return the failures. Raises WorkerGone."""
+        number, future = self._operation()
+        self.send(make(number), descriptors)
+        return [result for result in await future if result.error]
 
-        The descriptor is the caller's to close. Raises BitsError for an answer that reports an error, WorkerGone.
+    async def ask(self, make: Callable[[int], object]) -> tuple[Answer, int]:
+        """Send the frame that `make` makes of an operation's number; return the answer and its descriptor.
+
+        The descriptor is the caller's to close. Raises Refused for an answer that reports an error, WorkerGone.
         """
         if not self.is_open:
             raise WorkerGone
@@ -225,16 +233,17 @@ class Worker:
                     self.ready.set_result(None)
             case OperationResults(operation=number, results=results, last=last):
                 self._results(number, results, last=last)
+            case PathsWalked(operation=number, points=points, last=last):
+                self._results(number, tuple(FileResult(index=at.index, message=at.path) for at in points), last=last)
             case FileOpened(operation=number, error=error) | TicketsObtained(operation=number, error=error):
                 # Without a descriptor it can only be a refusal, whatever it says.
                 name = error if is_failure(error) else "E_FAIL"
                 question = self._questions.get(number)
                 if question is not None and not question.done():
-                    question.set_exception(BitsError(name, message.message or None))
+                    transient = isinstance(message, FileOpened) and message.transient
+                    question.set_exception(Refused(name, message.message or None, transient=transient))
             case _:
                 number = getattr(message, "transfer", -1)
-            case PathsWalked(operation=number, points=points, last=last):
-                self._results(number, tuple(FileResult(index=at.index, message=at.path) for at in points), last=last)
                 handler = self._transfers.get(number)
                 if handler is not None:
                     handler.on_frame(message)

@@ -221,6 +221,7 @@ class Download(HttpFetch):
     def _is_small(self, response: Response) -> bool:
         return (
             self._sink is None
+            and not self.run.settings.takes_handles
             and response.status == 200
             and self._expect is not None  # then it is Content-Length, and libcurl delivers no byte more
             and self._expect <= MOST_BYTES

@@ -28,6 +28,7 @@ from openbits.worker.files import Directories
 from openbits.worker.finishing import Finishing
 from openbits.worker.helper import Helper
 from openbits.worker.loop import Loop, Timer
+from openbits.worker.places import Place
 from openbits.worker.proxies import Proxies
 from openbits.worker.sink import Sink, SinkSettings
 from openbits.worker.splice import SplicePipe
@@ -63,6 +64,9 @@ class Run(Protocol):
     has_progressed: bool
     allowance: int | None
     """How many more bytes may be fetched (J64)."""
+
+    def place(self, spec: FileSpec) -> Place:
+        """Where the file's temporary file comes from."""
 
     def on_started(self, message: FileStarted) -> None:
         """The server has answered."""
@@ -174,8 +178,7 @@ class HttpFetch(ABC):
             self._sink = Sink(
                 self._loop,
                 run.tools.syncer,
-                run.directories,
-                self.spec.temporary_name,
+                run.place(self.spec),
                 run.sink_settings,
                 lambda durable: run.on_durable(index, durable),
                 self._on_disk_failed,

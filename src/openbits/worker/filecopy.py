@@ -112,8 +112,7 @@ class FileCopy:
         self.sink = Sink(
             run.tools.loop,
             run.tools.syncer,
-            run.directories,
-            spec.temporary_name,
+            run.place(spec),
             run.sink_settings,
             lambda durable: run.on_durable(spec.index, durable),
             lambda error: self._fail(local_failure(error, spec.temporary_name)),

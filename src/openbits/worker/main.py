@@ -21,9 +21,11 @@ from openbits.frames.worker import (
     AdoptFile,
     CheckDirectories,
     DeleteFiles,
+    FileHandle,
     FileOpened,
     FileResult,
     ObtainTickets,
+    OpenFile,
     OpenForReading,
     OperationResults,
     PathPoint,
@@ -41,6 +43,7 @@ from openbits.worker.engine import Engine
 from openbits.worker.fetch import Tools
 from openbits.worker.helper import Helper
 from openbits.worker.loop import READABLE, WRITABLE, Loop, Timer
+from openbits.worker.opener import Opener
 from openbits.worker.operations import check_directories, delete_files, rename_files
 from openbits.worker.splice import SplicePipe
 from openbits.worker.syncer import Syncer
@@ -64,6 +67,7 @@ class Worker:
         self._channel.on_wants_write = self._on_wants_write
         self._syncer = Syncer(self._loop)
         self._reader = Helper(self._loop, "reader")
+        self._opener = Opener(self._loop, self._send)
         # Of its own: copying a large file takes long, and renaming must not wait for that.
         self._adopter = Helper(self._loop, "adopter")
         self._pipe = SplicePipe()
@@ -97,6 +101,7 @@ class Worker:
         self._proving_engine.close()
         self._adopter.close()
         self._reader.close()
+        self._opener.close()
         self._syncer.close()
         self._pipe.close()
         self._channel.close()
@@ -165,6 +170,10 @@ class Worker:
                 self._operate(message.operation, lambda: check_directories(message.paths))
             case WalkPaths():
                 self._walk(message)
+            case OpenFile():
+                self._opener.open(message)
+            case FileHandle():
+                self._receive_handle(message, None)
             case OpenForReading():
                 self._open_for_reading(message)
             case ObtainTickets():
@@ -184,6 +193,8 @@ class Worker:
                     self._send(OperationResults(operation=message.operation, results=tuple(refusal), last=True))
                 else:
                     self._operate(message.operation, adoption.copy, by=self._adopter)
+            case FileHandle():
+                self._receive_handle(message, fd)
             case TakeTickets():
                 self._tickets.take(message.principal, fd)
             case _:
@@ -191,6 +202,14 @@ class Worker:
                 raise AssertionError(f"{message!r} is not for a worker")
 
     # --- transfers and operations ------------------------------------------------------------
+
+    def _receive_handle(self, message: FileHandle, fd: int | None) -> None:
+        transfer = self._transfers.get(message.transfer)
+        if transfer is not None:
+            transfer.receive_handle(message, fd)
+        elif fd is not None:
+            # Its transfer has ended meanwhile.
+            os.close(fd)
 
     def _start(self, settings: StartTransfer) -> None:
         if self._is_ending:

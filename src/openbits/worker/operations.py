@@ -6,6 +6,7 @@ done.  It runs in a helper thread, because it ends with the directories being sy
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Iterable
@@ -105,10 +106,13 @@ def rename_files(files: Iterable[RenameSpec]) -> list[FileResult]:
 
 
 def _rename(touched: _Touched, file: RenameSpec) -> None:
-    if file.temporary_name == file.local_name:
+    if file.temporary_name == file.local_name and file.modified_epoch_s is None:
         return
     source, source_name = touched.directories.hold(file.temporary_name)
     try:
+        _date(source, source_name, file)
+        if file.temporary_name == file.local_name:
+            return
         target, target_name = touched.directories.hold(file.local_name)
         try:
             # Replaces what has the name: a link too, and never what the link points to.
@@ -126,6 +130,14 @@ def _rename(touched: _Touched, file: RenameSpec) -> None:
             target.release()
     finally:
         source.release()
+
+
+def _date(directory: Directory, name: str, file: RenameSpec) -> None:
+    """Give the file the server's date (D9), where whoever wrote it could not; one that cannot be held is left out."""
+    if file.modified_epoch_s is not None:
+        nanoseconds = file.modified_epoch_s * 1_000_000_000
+        with contextlib.suppress(OSError, OverflowError):
+            os.utime(name, ns=(nanoseconds, nanoseconds), dir_fd=directory.fd, follow_symlinks=False)
 
 
 def _expect_done(target: Directory, name: str, file: RenameSpec) -> None:

@@ -15,8 +15,9 @@ from typing import Final
 
 from openbits.core.ranges import Coverage
 from openbits.worker.failure import TransferError, local_failure
-from openbits.worker.files import Directories, Directory, create, reopen, set_modified
+from openbits.worker.files import Directory
 from openbits.worker.loop import Loop, Timer
+from openbits.worker.places import Place
 from openbits.worker.syncer import Syncer
 from openbits.worker.syscalls import allocate
 
@@ -45,22 +46,19 @@ class Sink:
         self,
         loop: Loop,
         syncer: Syncer,
-        directories: Directories,
-        path: str,
+        place: Place,
         settings: SinkSettings,
         on_durable: Callable[[int], None],
         on_failed: Callable[[OSError], None],
     ) -> None:
         self._loop = loop
         self._syncer = syncer
-        self._directories = directories
-        self.path = path
+        self._place = place
+        self.path = place.path
         self._settings = settings
         self._on_durable = on_durable
         self._on_failed = on_failed
         self._fd: int | None = None
-        self._directory: Directory | None = None
-        self._name = ""
         self._is_name_durable = False
         self._size_is_exact = True
         self._chunks: list[bytes] = []
@@ -107,9 +105,7 @@ class Sink:
     def continue_from(self, durable_bytes: int) -> bool:
         """Take up the file of an earlier run; False when it is not there as it was left."""
         try:
-            self._hold_directory()
-            assert self._directory is not None
-            self._fd = reopen(self._directory, self._name, least_bytes=durable_bytes)
+            self._fd = self._place.take_up(durable_bytes)
         except OSError as error:
             raise self.local_error(error) from None
         if self._fd is None:
@@ -220,7 +216,7 @@ class Sink:
         self._is_syncing = self._is_known_to_syncer = True
         self._unsynced = 0
         prefix, generation = self._coverage.prefix, self._generation
-        directory = None if self._is_name_durable else self._directory
+        directory = None if self._is_name_durable else self._place.directory
         self._syncer.checkpoint(self._fd, directory, lambda result: self._on_synced(prefix, generation, result))
 
     def _on_synced(self, prefix: int, generation: int, error: OSError | None) -> None:
@@ -244,7 +240,7 @@ class Sink:
                 os.ftruncate(fd, total)
         except OSError as error:
             raise self.local_error(error) from None
-        set_modified(fd, modified_epoch_s)
+        self._place.set_modified(fd, modified_epoch_s)
         directory = self._let_go()
         self._syncer.finish(fd, directory, done, is_known_here=self._is_known_to_syncer)
 
@@ -256,7 +252,8 @@ class Sink:
         except TransferError as error:
             failed = _cause(error)
         if self._fd is None:
-            self._release_directory()
+            self._stop_timer()
+            self._place.release()
             self._loop.post(lambda: done(failed))
             return
         fd, prefix, generation = self._fd, self._coverage.prefix, self._generation
@@ -271,31 +268,20 @@ class Sink:
 
         self._syncer.checkpoint(fd, directory, on_synced)
 
-    def _let_go(self) -> Directory:
-        assert self._directory is not None
+    def _let_go(self) -> Directory | None:
+        """Give descriptor and directory away."""
+        self._stop_timer()
+        self._fd = None
+        return self._place.hand_over()
+
+    def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        directory, self._directory, self._fd = self._directory, None, None
-        return directory
-
-    def _release_directory(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if self._directory is not None:
-            self._directory.release()
-            self._directory = None
-
-    def _hold_directory(self) -> None:
-        if self._directory is None:
-            self._directory, self._name = self._directories.hold(self.path)
 
     def _open_new(self) -> None:
         try:
-            self._hold_directory()
-            assert self._directory is not None
-            self._fd = create(self._directory, self._name, umask=self._settings.umask)
+            self._fd = self._place.make(self._settings.umask)
         except OSError as error:
             raise self.local_error(error) from None
 

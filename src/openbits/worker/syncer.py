@@ -2,7 +2,8 @@
 
 Large files are synced one by one at checkpoints.  Small finished files wait for each other a moment
 and are synced together: a few by fdatasync, many by one syncfs of their file system.  Directories
-are synced with the first bytes of a new file, or its name would not survive a power cut.
+are synced with the first bytes of a new file, or its name would not survive a power cut.  A file without a
+directory came as a handle: whoever opened it has made its name durable.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _BATCH_DELAY_S: Final = 0.1
 @dataclass(slots=True, kw_only=True)
 class _Finished:
     fd: int | None
-    directory: Directory
+    directory: Directory | None
     done: Callable[[OSError | None], None]
 
 
@@ -62,23 +63,27 @@ class Syncer:
 
         self._helper.submit(work, done)
 
-    def close_file(self, fd: int, directory: Directory) -> None:
+    def close_file(self, fd: int, directory: Directory | None) -> None:
         """Close a file after everything that was asked for it."""
 
         def work() -> None:
             os.close(fd)
 
-        self._helper.submit(work, lambda _: directory.release())
+        def done(_: object) -> None:
+            if directory is not None:
+                directory.release()
+
+        self._helper.submit(work, done)
 
     def finish(
-        self, fd: int, directory: Directory, done: Callable[[OSError | None], None], *, is_known_here: bool
+        self, fd: int, directory: Directory | None, done: Callable[[OSError | None], None], *, is_known_here: bool
     ) -> None:
         """Sync a finished file, some time soon, together with others; both descriptors are the syncer's now.
 
         `is_known_here`: earlier work for the descriptor may still wait in the thread, so only the
         thread may close it.
         """
-        if self._open_fds >= FEW and not is_known_here and directory.is_readable:
+        if directory is not None and self._open_fds >= FEW and not is_known_here and directory.is_readable:
             # Many: one syncfs will do for all, and descriptors are not there to be hoarded.
             os.close(fd)
             self._waiting.append(_Finished(fd=None, directory=directory, done=done))
@@ -105,7 +110,8 @@ class Syncer:
     def _on_synced(self, batch: list[_Finished], result: OSError | None) -> None:
         self._is_syncing = False
         for finished in batch:
-            finished.directory.release()
+            if finished.directory is not None:
+                finished.directory.release()
         for finished in batch:
             finished.done(result)
         if len(self._waiting) >= _BATCH or (self._waiting and self._timer is None):
@@ -113,11 +119,11 @@ class Syncer:
 
 
 def _sync_batch(batch: list[_Finished]) -> None:
-    directories = {finished.directory.fd: finished.directory for finished in batch}.values()
+    directories = {at.fd: at for finished in batch if (at := finished.directory) is not None}.values()
     by_file_system = any(finished.fd is None for finished in batch)
     try:
         for finished in batch:
-            if finished.fd is not None and not (by_file_system and finished.directory.is_readable):
+            if finished.fd is not None and not (by_file_system and _is_covered(finished)):
                 os.fsync(finished.fd)
         # The directories were open before anything was written, so a failed write-back shows here.
         for directory in _one_per_device(directories) if by_file_system else directories:
@@ -129,6 +135,11 @@ def _sync_batch(batch: list[_Finished]) -> None:
         for finished in batch:
             if finished.fd is not None:
                 os.close(finished.fd)
+
+
+def _is_covered(finished: _Finished) -> bool:
+    """Whether a syncfs by its directory makes the file durable, and tells if it could not."""
+    return finished.directory is not None and finished.directory.is_readable
 
 
 def _one_per_device(directories: Iterable[Directory]) -> Iterable[Directory]:

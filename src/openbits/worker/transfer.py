@@ -7,6 +7,7 @@ durable, and only then comes TransferEnded, when nothing of the run is open any 
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable
 from typing import Final
@@ -15,6 +16,7 @@ from openbits.frames.codec import FrameError
 from openbits.frames.worker import (
     DoneFile,
     FileDurable,
+    FileHandle,
     FileReceived,
     FilesDone,
     FileSpec,
@@ -32,7 +34,9 @@ from openbits.worker.failure import Failure
 from openbits.worker.fetch import OWN_HEADERS, Fetch, Lane, Tools
 from openbits.worker.filecopy import FileCopy
 from openbits.worker.files import Directories
+from openbits.worker.handles import MOST_OPEN, Handle, Handles
 from openbits.worker.loop import Timer
+from openbits.worker.places import OwnPlace, Place
 from openbits.worker.proxies import Plan, Proxies, make_plan, needs_reading
 from openbits.worker.rangedownload import RangeDownload
 from openbits.worker.sink import SinkSettings
@@ -97,6 +101,9 @@ class Transfer:
         self._idle_lanes: list[Lane] = []
         self._open: set[Fetch] = set()
         """Files that are on the way or being finished."""
+        self._handles = Handles(settings.transfer, send) if settings.takes_handles else None
+        self._taken: dict[int, Handle] = {}
+        """Handles of files that have been begun, by index."""
         self._failure: tuple[Failure, int] | None = None
         self._is_stopping = False
         self._is_ending = False
@@ -132,11 +139,21 @@ class Transfer:
         self._has_all = self._has_all or last
         self._advance()
 
+    def receive_handle(self, message: FileHandle, fd: int | None) -> None:
+        """A temporary file that was asked for, or why there is none; the descriptor is ours from now on."""
+        if self._handles is not None:
+            self._handles.receive(message, fd)
+            self._advance()
+        elif fd is not None:
+            os.close(fd)
+
     def stop(self) -> None:
         """End the run; what was received is kept."""
         if self._is_stopping:
             return
         self._is_stopping = True
+        if self._handles is not None:
+            self._handles.close()
         self._queue.clear()
         for fetch in list(self._open):
             fetch.stop()
@@ -153,6 +170,8 @@ class Transfer:
         self._is_advancing = True
         most = max(1, self.settings.file_concurrency)
         while self._queue and not self._is_stopping and self._failure is None and len(self._lanes) < most:
+            if self._handles is not None and not self._take_handle(self._handles, self._queue[0]):
+                break
             spec = self._queue.popleft()
             lane: Lane | None = None
             fetch: Fetch
@@ -169,6 +188,27 @@ class Transfer:
             # Once the last file has been handed over too, which its caller is about to do.
             self.tools.loop.post(self.tools.syncer.flush)
         self._end_if_over()
+
+    def _take_handle(self, handles: Handles, spec: FileSpec) -> bool:
+        """Whether the file can be begun; if not, its handle's coming or another file's end will let us try again."""
+        handles.ask_ahead(self._queue)
+        handle = handles.take(spec.index) if len(self._open) < MOST_OPEN else None
+        if isinstance(handle, Failure):
+            self._fail(handle, spec.index)
+        elif handle is not None:
+            self._taken[spec.index] = handle
+        return spec.index in self._taken
+
+    def place(self, spec: FileSpec) -> Place:
+        """See `fetch.Run`."""
+        return OwnPlace(self.directories, spec.temporary_name) if self._handles is None else self._taken[spec.index]
+
+    def _release_handle(self, index: int) -> None:
+        """The file is done with: of its handle, what was not used is given back."""
+        handle = self._taken.pop(index, None)
+        if handle is not None:
+            handle.release()
+            self._advance()
 
     def _make_lane(self) -> Lane:
         client = Client(
@@ -192,6 +232,8 @@ class Transfer:
     def _end(self) -> None:
         if self._report_timer is not None:
             self._report_timer.cancel()
+        if self._handles is not None:
+            self._handles.close()
         self._send_done()
         for lane in self._idle_lanes:
             lane.close()
@@ -285,6 +327,7 @@ class Transfer:
         if not self._done:
             self.tools.loop.post(self._send_done)
         self._done.append(DoneFile(index=fetch.spec.index, size=size))
+        self._release_handle(fetch.spec.index)
         self._end_if_over()
 
     def _send_done(self) -> None:
@@ -296,8 +339,11 @@ class Transfer:
 
     def on_failed(self, fetch: Fetch, failure: Failure) -> None:
         """See `fetch.Run`."""
+        self._fail(failure, fetch.spec.index)
+
+    def _fail(self, failure: Failure, index: int) -> None:
         if self._failure is None:
-            self._failure = failure, fetch.spec.index
+            self._failure = failure, index
         if not self._is_stopping:
             self.tools.loop.post(self.stop)
 
@@ -306,4 +352,5 @@ class Transfer:
         self._open.discard(fetch)
         self._received.pop(fetch.spec.index, None)
         self._release_lane(fetch)
+        self._release_handle(fetch.spec.index)
         self._end_if_over()

@@ -164,7 +164,7 @@ def test_i7_a_job_that_loses_its_token_goes_to_error(state: JobState) -> None:
     assert step.job.error is not None
     assert step.job.error.name == "BG_E_TOKEN_REQUIRED"
     assert "bob logged off" in step.job.error.message
-    assert step.effects == ((StopRun(job_id=job.id),) if state.is_active else ())
+    assert step.effects == ((StopRun(job_id=job.id, patience_s=LOG_OFF_PATIENCE_S),) if state.is_active else ())
     assert step.job.files[0].bytes_transferred == 5
 
 

@@ -1,0 +1,95 @@
+"""What is left to do with the files of a job that is being ended: put under their names, or deleted.
+
+It is done with the rights of the account that made the files (T3), can be done twice, and its report says what was
+done and what was not: it never raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from openbits.core.events import FilesFinished
+from openbits.core.http import date_to_epoch_s
+from openbits.core.model import Closing, File, HelperFlag, Job, Owner
+from openbits.errors import BitsError
+from openbits.frames.worker import RenameSpec
+from openbits.service.workers import Worker, WorkerGone, WorkerPool
+
+ATTEMPTS: Final = 3
+
+
+async def finish_files(
+    job: Job, closing: Closing, *, account: Callable[[Job], Owner], pool: WorkerPool
+) -> FilesFinished:
+    """Rename or delete; `account` says with whose rights, and may raise BG_E_TOKEN_REQUIRED."""
+    if job.run == 0:
+        # Never started: there is no file of this job anywhere.
+        return FilesFinished()
+    try:
+        return await _by_worker(job, closing, account(job), pool)
+    except BitsError as error:
+        name, text = error.name, error.message
+    if closing is Closing.CANCEL:
+        return FilesFinished(left_over=tuple(file.temporary_name for file in job.files))
+    return FilesFinished(failed=((0, name, text),))
+
+
+async def _by_worker(job: Job, closing: Closing, account: Owner, pool: WorkerPool) -> FilesFinished:
+    for _ in range(ATTEMPTS):
+        try:
+            worker = await pool.get(account.identity)
+            with worker.held():
+                if closing is Closing.CANCEL:
+                    return await _delete(worker, job, [file for file in job.files if not file.completed])
+                return await _rename(worker, job)
+        except WorkerGone:
+            continue
+    raise BitsError("E_FAIL", "the processes that work for this account end again and again")
+
+
+async def _rename(worker: Worker, job: Job) -> FilesFinished:
+    # Who wrote the file could date it, unless another account's worker had opened it for him.
+    needs_date = HelperFlag.LOCAL_FILE in job.helper_flags
+    specs = [
+        RenameSpec(
+            index=index,
+            temporary_name=file.temporary_name,
+            local_name=file.local_name,
+            size=file.bytes_total,
+            modified_epoch_s=_modified_epoch_s(file) if needs_date else None,
+        )
+        for index, file in enumerate(job.files)
+        if file.transferred and not file.completed
+    ]
+    failures = await worker.rename(specs) if specs else []
+    failed = {result.index for result in failures}
+    renamed = tuple(spec.index for spec in specs if spec.index not in failed)
+    if failures:
+        return FilesFinished(
+            renamed=renamed, failed=tuple((result.index, result.error, result.message) for result in failures)
+        )
+    rest = await _delete(worker, job, [file for file in job.files if not file.transferred])
+    return FilesFinished(renamed=renamed, left_over=rest.left_over)
+
+
+async def _delete(worker: Worker, job: Job, files: list[File]) -> FilesFinished:
+    if job.settings.high_performance:
+        # These files never had a temporary name (J63): nothing is cleaned up.
+        return FilesFinished()
+    paths = [file.temporary_name for file in files]
+    failures = await worker.delete(paths) if paths else []
+    return FilesFinished(left_over=tuple(paths[result.index] for result in failures if 0 <= result.index < len(paths)))
+
+
+def _modified_epoch_s(file: File) -> int | None:
+    """The server's date of a file (D9)."""
+    value = file.validator.last_modified
+    if value is None:
+        # Content that was compressed on the way, or is made anew each time, has a date and no validator.
+        for line in file.response_headers.splitlines():
+            name, colon, text = line.partition(":")
+            if colon and name.strip().lower() == "last-modified":
+                value = text.strip()
+    epoch_s = date_to_epoch_s(value)
+    return None if epoch_s is None else int(epoch_s)
