@@ -1,7 +1,7 @@
 """A real Apache that lets in whom Kerberos proves (mod_auth_gssapi), and writes down who came with what.
 
-`/` is open to everyone, `/private/` to every principal of the realm, `/only/NAME/` to one, `/basic/` asks for a password,
-`/away/` redirects to another server.  What counts as a proof of identity is what the server's own log says.
+`/` is open to everyone, `/private/` to every principal of the realm, `/only/NAME/` to one, `/forbidden` to nobody, and
+`/basic/` asks for a password.  As whom somebody came is what the server's own log says.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ KeepAlive On
 MaxKeepAliveRequests 0
 KeepAliveTimeout 60
 ErrorLog {base}/errors
-LogFormat "%{{%s}}t\\t%p\\t%>s\\t%u\\t%m\\t%U\\t%{{Range}}i\\t%{{has-proof}}e\\t%k" requests
+LogFormat "%{{%s}}t\\t%p\\t%>s\\t%u\\t%m\\t%U\\t%{{Range}}i\\t%{{has-proof}}e\\t%{{remote}}p" requests
 CustomLog {base}/requests requests
 SetEnvIf Authorization "^Negotiate" has-proof=proof
 SetEnvIf Authorization "^(?!Negotiate)." has-proof=other
@@ -118,8 +118,8 @@ class Asked:
     range: str
     proof: str
     """What the request carried: `proof` (a Negotiate token), `other` (another Authorization), or `-`."""
-    nth: int
-    """Which request of its connection it was, from 0."""
+    client_port: int
+    """The client's end of the connection."""
 
 
 @dataclass(kw_only=True)
@@ -226,8 +226,10 @@ class Apache:
 
 
 def _asked(line: str) -> Asked:
-    _, _, status, user, method, path, byte_range, proof, nth = line.rstrip("\n").split("\t")
-    return Asked(status=int(status), user=user, method=method, path=path, range=byte_range, proof=proof, nth=int(nth))
+    _, _, status, user, method, path, byte_range, proof, port = line.rstrip("\n").split("\t")
+    return Asked(
+        status=int(status), user=user, method=method, path=path, range=byte_range, proof=proof, client_port=int(port)
+    )
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""A real MIT Kerberos realm on the loopback address: a KDC, its principals and keytabs, and a krb5.conf that leads there.
+"""A real MIT Kerberos realm on the loopback address: KDC, principals, keytabs, and a krb5.conf that leads there.
 
     with running_kdc() as realm:
         realm.add("alice", password="…")
@@ -106,6 +106,11 @@ class Realm:
         if principal not in self._made:
             self.add(principal)
 
+    def remove(self, principal: str) -> None:
+        """Make the KDC forget a principal."""
+        self._made.discard(principal)
+        self._kadmin(f"delprinc -force {principal}")
+
     def set_max_life(self, principal: str, seconds: int) -> None:
         """Limit how long tickets for or of a principal live."""
         self._kadmin(f'modprinc -maxlife "{seconds} seconds" {principal}')
@@ -119,14 +124,23 @@ class Realm:
         return path
 
     def kinit(
-        self, principal: str, password: str, *, cache: str, account: Any = None, life_s: int | None = None
+        self, principal: str, password: str, *, path: str, account: Any = None, life_s: int | None = None
     ) -> None:
-        """Get a ticket as a user would, into a credential cache (`FILE:…`)."""
-        who: dict[str, Any] = {}
-        if account is not None:
-            who = {"user": account.uid, "group": account.gid, "extra_groups": list(account.groups)}
+        """Get a ticket as a user would, into a cache at `path`, which is then the account's."""
         life = ["-l", f"{life_s}s"] if life_s is not None else []
-        self._run("kinit", *life, "-c", cache, principal, text=password + "\n", **who)
+        self._run("kinit", *life, "-c", f"FILE:{path}", principal, text=password + "\n")
+        self._give(path, account)
+
+    def kinit_by_keytab(self, principal: str, keytab: str, *, path: str, account: Any = None) -> None:
+        """The same with a key instead of a password."""
+        self._run("kinit", "-k", "-t", keytab, "-c", f"FILE:{path}", principal)
+        self._give(path, account)
+
+    @staticmethod
+    def _give(path: str, account: Any) -> None:
+        # Made by root and given away: not every machine's /tmp lets everybody make files.
+        if account is not None:
+            os.chown(path, account.uid, account.gid)
 
     def log(self) -> str:
         """What the KDC wrote down."""
