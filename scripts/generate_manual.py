@@ -179,6 +179,9 @@ def command_lines(name: str, command: click.Command) -> Iterator[str]:
         yield ".PP"
     for parameter in command.params:
         yield from option_lines(parameter, context)
+    if isinstance(command, click.Group):
+        for inner in command.commands.values():
+            yield from command_lines(f"{name} {inner.name}", inner)
 
 
 def page() -> str:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import click
 
-from openbits.cli import targets
+from openbits.cli import proxyenv, targets
 from openbits.cli.common import PRIORITIES, Context, hint, json_option, pass_context, print_json, say, socket_option
 from openbits.cli.display import choose_display
 from openbits.cli.follow import Follower, raise_if_failed
@@ -69,6 +69,11 @@ def start_service_if_needed() -> None:
     show_default=True,
     help="Minimum retry delay after a transient error, in seconds.",
 )
+@click.option(
+    "--no-proxy-env",
+    is_flag=True,
+    help="Leave out the proxies of this shell's http_proxy, https_proxy, all_proxy and no_proxy.",
+)
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 @json_option
 @socket_option
@@ -87,6 +92,7 @@ def get(
     connections: int | None,
     input_file: str | None,
     retry_delay: int,
+    no_proxy_env: bool,
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -94,7 +100,8 @@ def get(
 
     Creates a job with all the files, resumes it, shows its progress, and completes it when it is TRANSFERRED; then the
     files stand under their names, whose paths are printed. The job goes on when this command is interrupted. Where no
-    system service and no user service answers, the user's is started.
+    system service and no user service answers, the user's is started. The service knows nothing of this shell's proxy
+    variables; where they name a proxy for the URLs, they are written into the job, and a line says so.
     """
     lines = targets.read_lines(input_file) if input_file is not None else ()
     wanted = targets.choose_targets(urls, output=output, directory=directory, lines=lines)
@@ -105,6 +112,11 @@ def get(
     settings["file_concurrency"] = connections or (DEFAULT_CONNECTIONS if len(wanted) > 1 else 1)
     if headers:
         settings["custom_headers"] = targets.checked_headers(headers)
+    if not no_proxy_env:
+        proxies, line = proxyenv.settings_of(os.environ, (target.url for target in wanted))
+        settings |= proxies
+        if line:
+            hint(line)
     display_name = name or safe(os.path.basename(wanted[0].path))[:NAME_LIMIT]
     job = calls.job_in(
         display_name,

@@ -31,6 +31,7 @@ COMMANDS: Final = {
     "list": ("openbits.cli.show", "list_jobs", "List jobs."),
     "show": ("openbits.cli.show", "show", "Show everything about a job."),
     "why": ("openbits.cli.show", "why", "Say what a job waits for."),
+    "proxy": ("openbits.cli.proxy", "proxy", "Show and set the proxies of an account."),
     "events": ("openbits.cli.watch", "events", "Show what happened, and what happens."),
     "monitor": ("openbits.cli.watch", "monitor", "Watch jobs as they move."),
     "doctor": ("openbits.cli.doctor", "doctor", "Check the service and the way to it."),

@@ -44,6 +44,10 @@ def _priority(value: str) -> str:
     return value.lower()
 
 
+def _list(value: str) -> str | None:
+    return None if value.lower() == "none" else value
+
+
 def _headers(value: str) -> str:
     lines = [line for line in value.replace("\r\n", "\n").split("\n") if line]
     return "".join(f"{line}\r\n" for line in lines)
@@ -68,8 +72,8 @@ _PARSERS: Final[dict[str, tuple[Callable[[str], Any], str]]] = {
     "umask": (_octal, "an octal number"),
     "custom_headers": (_headers, "header lines"),
     "proxy_usage": (_text, "preconfig, no_proxy, override or autodetect"),
-    "proxy_list": (_text, "a list of proxies"),
-    "proxy_bypass_list": (_text, "a list of hosts"),
+    "proxy_list": (_list, "a list of proxies, or none"),
+    "proxy_bypass_list": (_list, "a list of hosts, or none"),
 }
 NAMES: Final = tuple(_PARSERS)
 
