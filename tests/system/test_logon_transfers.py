@@ -9,6 +9,8 @@ import contextlib
 import hashlib
 import json
 import os
+import random
+import signal
 import subprocess
 import sys
 import time
@@ -196,6 +198,34 @@ def test_i2_an_idle_worker_leaves_at_log_off(shared: Machine, seed: int) -> None
     assert len(processes_of(shared.alice.uid)) == 1
     assert shared.log_off() < A_SECOND_OR_SO
     shared.daemon.bits("cancel", job, check=True)
+
+
+def test_i2_a_worker_that_hangs_at_log_off_is_killed_and_what_was_durable_stays(shared: Machine, seed: int) -> None:
+    shared.logind.log_on(shared.alice.uid)
+    job = shared.start_job(seed)
+    [worker] = processes_of(shared.alice.uid)
+    os.kill(worker.pid, signal.SIGSTOP)
+    durable = shared.durable(job)
+    assert shared.log_off() < A_SECOND_OR_SO
+    assert shared.daemon.show(job)["state"] == "QUEUED"
+    assert shared.durable(job) == durable
+    shared.logind.log_on(shared.alice.uid)
+    shared.finish(job, seed)
+    assert shared.asked(seed) == [None, f"bytes={durable}-"]
+    shared.log_off()
+
+
+def test_i2_somebody_who_comes_and_goes_all_the_time_gets_the_right_file(shared: Machine, seed: int) -> None:
+    shared.logind.log_on(shared.alice.uid)
+    job = shared.start_job(seed)
+    chance = random.Random(20_261_123)
+    for _ in range(25):
+        shared.logind.log_off(shared.alice.uid)
+        time.sleep(chance.choice((0, 0.005, 0.02, 0.1)))
+        shared.logind.log_on(shared.alice.uid)
+        time.sleep(chance.choice((0, 0.005, 0.02, 0.1, 0.3)))
+    shared.finish(job, seed)
+    shared.log_off()
 
 
 def test_i2_accounts_of_services_need_no_log_on(shared: Machine, seed: int) -> None:

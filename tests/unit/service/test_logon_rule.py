@@ -15,8 +15,11 @@ from openbits.frames.monitor import KillWorker
 from openbits.frames.worker import DeleteFiles, RenameFiles, StopTransfer, TransferEnded
 from openbits.service.calls import NewFile
 from openbits.service.configuration import Accounts, Configuration, Scheduler, Timeouts, Worker
+from openbits.service.ledger import RETRY_FULL_STORE_S
 from openbits.service.logon.people import People
 from openbits.service.workers import HANDED_OUT_S, LEAVE_PATIENCE_S
+from openbits.store.errors import StoreFull
+from openbits.store.records import Batch
 from support import virtual
 from support.service import ALICE, ROOT, FakeWorker, Service, running
 
@@ -162,6 +165,31 @@ def test_log_off_and_on_in_one_breath_lets_the_job_go_on() -> None:
         assert service.worker.transfer != number
         assert [file.durable_bytes for file in service.worker.files] == [50]
         assert service.state(job_id).is_active
+
+    play(script)
+
+
+def test_a_transfer_stops_at_log_off_also_while_the_store_s_disk_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That it has to stop can be written down only later."""
+
+    def refuse(_batch: Batch) -> None:
+        raise StoreFull("no room")
+
+    async def script(service: Service) -> None:
+        job_id = await service.create()
+        await service.say(service.worker.started(), service.worker.durable(0, 40))
+        with monkeypatch.context() as patch:
+            patch.setattr(service.store, "commit", refuse)
+            await change(service)
+            assert service.worker.count(StopTransfer) == 1
+            await service.say(service.worker.durable(0, 60), service.worker.ended())
+            assert not alive(service)
+            assert service.state(job_id) is JobState.TRANSFERRING
+        await asyncio.sleep(RETRY_FULL_STORE_S + 1)
+        assert service.state(job_id) is JobState.QUEUED
+        assert len(service.monitor.workers) == 1
+        await change(service, ME)
+        assert [file.durable_bytes for file in service.worker.files] == [60]
 
     play(script)
 
