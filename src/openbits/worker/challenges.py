@@ -84,9 +84,13 @@ class Challenges:
 
     # --- judging -----------------------------------------------------------------------------
 
-    def reason_against(self, response: Response, target: AuthTarget, *, first_url: str, url: str, sent: Answers) -> str:
+    def reason_against(
+        self, response: Response, target: AuthTarget, *, first_url: str, url: str, proxy_host: str, sent: Answers
+    ) -> str:
         """Why this challenge is not answered, as a clause; empty when it is."""
         spec = self._spec
+        if target is AuthTarget.PROXY and not proxy_host:
+            return "it asks as a proxy does, and none is used: ask whoever runs the server"
         if spec.is_anonymous:
             return credentials.anonymous(self._who)
         if target in self._has_own:

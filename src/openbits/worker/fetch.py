@@ -286,7 +286,12 @@ class HttpFetch(ABC):
 
     def _challenged(self, response: Response, target: AuthTarget) -> Body:
         reason = self.run.challenges.reason_against(
-            response, target, first_url=self._first_url, url=self._url, sent=self._answers
+            response,
+            target,
+            first_url=self._first_url,
+            url=self._url,
+            proxy_host=self._lane.client.proxy_host,
+            sent=self._answers,
         )
         if reason:
             return self.follow_up(lambda: self.fail(self._status_failure(response, reason)))

@@ -24,6 +24,7 @@ from openbits.frames.worker import (
     FileHandle,
     FileOpened,
     FileResult,
+    ImplicitSpec,
     ObtainTickets,
     OpenFile,
     OpenForReading,
@@ -73,10 +74,7 @@ class Worker:
         self._pipe = SplicePipe()
         self._tickets = Tickets(self._loop)
         self._tools = Tools(self._loop, self._syncer, self._reader, self._pipe, self._tickets)
-        self._engine = Engine(self._loop)
-        # A connection over which somebody has proved who he is may stay open as his: it is never one of
-        # a transfer that may not say so.
-        self._proving_engine = Engine(self._loop)
+        self._engines: dict[tuple[bool, bool], Engine] = {}
         self._transfers: dict[int, Transfer] = {}
         self._operations: dict[int, list[RenameFiles | DeleteFiles]] = {}
         self._is_ending = False
@@ -97,8 +95,8 @@ class Worker:
             os.close(fd)
         if self._unexpected is not None:
             raise self._unexpected
-        self._engine.close()
-        self._proving_engine.close()
+        for engine in self._engines.values():
+            engine.close()
         self._adopter.close()
         self._reader.close()
         self._opener.close()
@@ -217,12 +215,23 @@ class Worker:
         self._transfers[settings.transfer] = Transfer(
             settings,
             tools=self._tools,
-            engine=self._proving_engine if settings.implicit.server or settings.implicit.proxy else self._engine,
+            engine=self._engine_for(settings.implicit),
             send=self._send,
             is_congested=lambda: self._channel.wants_write,
             on_unexpected=self._on_unexpected,
             on_ended=self._on_transfer_ended,
         )
+
+    def _engine_for(self, implicit: ImplicitSpec) -> Engine:
+        """The connections of transfers that may prove the same things.
+
+        Servers and proxies may remember of a connection whose it is: it must never carry a request that could not
+        have said so itself.
+        """
+        allowed = (implicit.server, implicit.proxy)
+        if allowed not in self._engines:
+            self._engines[allowed] = Engine(self._loop)
+        return self._engines[allowed]
 
     def _on_transfer_ended(self, number: int) -> None:
         del self._transfers[number]
