@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NoReturn
 
 from bench import machine, report
-from bench.cases import accounts, latency, queue, single, small
+from bench.cases import accounts, cloaking, latency, queue, single, small
 from bench.comparing import say
 from bench.context import Amounts, Context, Skipped
 from bench.origin import serve
@@ -31,6 +31,7 @@ CASES: Final[Mapping[str, Callable[[Context], Result]]] = {
     "accounts": accounts.several_accounts,
     "queue": queue.long_queue,
     "latency": latency.commands,
+    "cloaking": cloaking.cloaked,
 }
 
 

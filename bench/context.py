@@ -26,6 +26,7 @@ class Amounts:
     jobs: int = 10_000
     idle_s: int = 60
     latency_runs: int = 20
+    call_rounds: int = 100
 
     @classmethod
     def quick(cls) -> Amounts:
@@ -38,6 +39,7 @@ class Amounts:
             jobs=2_000,
             idle_s=5,
             latency_runs=5,
+            call_rounds=20,
         )
 
 

@@ -23,7 +23,7 @@ def several_accounts(context: Context) -> Result:
     amounts = context.amounts
     with contextlib.ExitStack() as stack:
         digests = stack.enter_context(_files(context))
-        accounts = stack.enter_context(_temporary_accounts(amounts.accounts))
+        accounts = stack.enter_context(temporary_accounts(amounts.accounts))
         setup = Setup(directory=make_directory(context.places.disk), mode="system")
         fetching = _Fetching(context, accounts, digests, stack.enter_context(service(setup)))
         contenders = [
@@ -60,7 +60,8 @@ def _files(context: Context) -> Iterator[Sequence[str]]:
 
 
 @contextlib.contextmanager
-def _temporary_accounts(count: int) -> Iterator[Sequence[pwd.struct_passwd]]:
+def temporary_accounts(count: int) -> Iterator[Sequence[pwd.struct_passwd]]:
+    """Make accounts, and remove them in the end."""
     with contextlib.ExitStack() as stack:
         names = [f"obbench{secrets.token_hex(4)}" for _ in range(count)]
         for name in names:

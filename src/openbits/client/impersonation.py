@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import errno
 import os
-import pwd
 import sys
 import threading
 import weakref
@@ -27,13 +26,13 @@ from contextlib import suppress
 from typing import Final, NoReturn
 
 from openbits.client import starts, thread_rights
+from openbits.client.accounts import identity_of
 from openbits.client.identity import Identity, here
 from openbits.errors import BitsError
 
 EXIT_NOT_RESTORED: Final = 77
 """Exit status of a process whose thread could not go back to what it was (EX_NOPERM)."""
 
-_MAX_ID: Final = 2**32 - 2
 _ATTEMPTS: Final = 5
 
 
@@ -112,24 +111,6 @@ def _refuse_root(wanted: Identity, outside: thread_rights.Rights) -> None:
     # two capabilities to act for users must not become root because somebody handed it a uid.
     if wanted.uid == 0 and outside.uids[1] != 0:
         raise BitsError("E_ACCESSDENIED", "only root can be root here: this process runs as another account")
-
-
-def identity_of(account: str | int, groups: Iterable[int] | None = None) -> Identity:
-    """Return the identity of an account, by name or uid, from the account database.
-
-    Raises ERROR_NO_SUCH_USER, E_INVALIDARG.
-    """
-    try:
-        entry = pwd.getpwnam(account) if isinstance(account, str) else pwd.getpwuid(account)
-    except (KeyError, ValueError, OverflowError):
-        raise BitsError("ERROR_NO_SUCH_USER", f"there is no account {account!r}") from None
-    except TypeError:
-        raise BitsError("E_INVALIDARG", f"an account is a name or a uid, not {account!r}") from None
-    chosen = os.getgrouplist(entry.pw_name, entry.pw_gid) if groups is None else groups
-    wanted = Identity(entry.pw_uid, entry.pw_gid, tuple(sorted(set(chosen))))
-    if not all(0 <= one <= _MAX_ID for one in wanted.groups):
-        raise BitsError("E_INVALIDARG", f"{wanted.groups} are no groups")
-    return wanted
 
 
 class _Block:

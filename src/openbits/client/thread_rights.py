@@ -13,10 +13,8 @@ The rules:
 from __future__ import annotations
 
 import ctypes
-import errno
 import os
 import sys
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from openbits.client.identity import Identity
@@ -37,31 +35,31 @@ class _Numbers(NamedTuple):
     setresgid: int
 
 
+_NONE: Final = _Numbers(setgroups=-1, setresuid=-1, setresgid=-1)
+"""No system calls at all: the kernel answers ENOSYS."""
 # The system calls have other numbers on each kind of machine, and on a 64-bit kernel a 32-bit program uses
 # those of the 32-bit machine: a wrong number would be some other system call.
 _NUMBERS: Final = {
     ("x86_64", True): _Numbers(setgroups=116, setresuid=117, setresgid=119),
     ("aarch64", True): _Numbers(setgroups=159, setresuid=147, setresgid=149),
-}.get((os.uname().machine, sys.maxsize > 2**32))
+}.get((os.uname().machine, sys.maxsize > 2**32), _NONE)
 
-_KEEP: Final = ctypes.c_long(-1)
+_KEEP: Final = -1
 """For setresuid and setresgid: leave this one as it is."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_libc.syscall.restype = ctypes.c_long
 _libc.prctl.argtypes = (ctypes.c_int, *(ctypes.c_ulong,) * 4)
+_syscall = _libc["syscall"]
+_syscall.argtypes = (ctypes.c_long,) * 4
+_syscall.restype = ctypes.c_long
+_CapabilityWords = ctypes.c_uint32 * 6
+"""Effective, permitted and inheritable, the lower halves first."""
+_header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+"""Of the version that six words belong to, and about the calling thread."""
 
 
 class NotWorn(Exception):
     """The kernel took the calls, but the thread is not what it was meant to be."""
-
-
-class _Header(ctypes.Structure):
-    _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
-
-
-class _Word(ctypes.Structure):
-    _fields_ = (("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32))
 
 
 class Capabilities(NamedTuple):
@@ -72,8 +70,7 @@ class Capabilities(NamedTuple):
     inheritable: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rights:
+class Rights(NamedTuple):
     """Everything about a thread that an exchange touches; ids are real, effective, saved."""
 
     uids: tuple[int, int, int]
@@ -93,13 +90,12 @@ def read() -> Rights:
     """Return the rights of the calling thread. Raises OSError."""
     death_signal = ctypes.c_int(0)
     _prctl(_PR_GET_PDEATHSIG, ctypes.addressof(death_signal))
-    return Rights(
-        uids=os.getresuid(),
-        gids=os.getresgid(),
-        groups=_groups(),
-        capabilities=_capabilities(),
-        death_signal=death_signal.value,
-    )
+    return _read(death_signal.value)
+
+
+def _read(death_signal: int) -> Rights:
+    groups = tuple(sorted(set(os.getgroups())))
+    return Rights(os.getresuid(), os.getresgid(), groups, _capabilities(), death_signal)
 
 
 def check(base: Rights) -> None:
@@ -107,7 +103,7 @@ def check(base: Rights) -> None:
 
     Raises E_NOTIMPL, ERROR_PRIVILEGE_NOT_HELD, E_ILLEGAL_METHOD_CALL.
     """
-    if _NUMBERS is None:
+    if _NUMBERS is _NONE:
         raise BitsError("E_NOTIMPL", f"impersonation is not implemented for {os.uname().machine}")
     if base.capabilities.permitted & _NEEDED != _NEEDED:
         raise BitsError(
@@ -130,76 +126,60 @@ def wear(base: Rights, wanted: Identity) -> None:
     `base` is what the thread is by itself; wanting its identity means to get back all of its rights. May be called
     again after a failure. Raises OSError, NotWorn.
     """
-    is_return = wanted == base.identity
-    _be_able(base)
-    _set_groups(wanted.groups)
-    _set_effective("setresgid", wanted.gid)
-    _set_effective("setresuid", wanted.uid)
-    effective = base.capabilities.effective if is_return or wanted.uid == 0 else 0
-    _set_capabilities(base.capabilities._replace(effective=effective))
+    if base.uids[1] == 0 and os.geteuid() != 0:
+        # The kernel lets nobody keep a thread from being who it really is, and gives uid 0 its capabilities back.
+        _call(_NUMBERS.setresuid, _KEEP, 0, _KEEP)
+    try:
+        _exchange(wanted)
+    except PermissionError:
+        now = _capabilities()
+        _set_capabilities(now._replace(effective=now.effective | _NEEDED))
+        _exchange(wanted)
+    capabilities = base.capabilities
+    if wanted.uid != 0 and wanted != base.identity:
+        capabilities = capabilities._replace(effective=0)
     if base.death_signal:
         _prctl(_PR_SET_PDEATHSIG, base.death_signal)
-    found = read()
     expected = Rights(
         uids=(base.uids[0], wanted.uid, base.uids[2]),
         gids=(base.gids[0], wanted.gid, base.gids[2]),
         groups=wanted.groups,
-        capabilities=base.capabilities._replace(effective=effective),
+        capabilities=capabilities,
         death_signal=base.death_signal,
     )
+    found = _read(base.death_signal)
+    if found.capabilities != capabilities:
+        _set_capabilities(capabilities)
+        found = _read(base.death_signal)
     if found != expected:
         raise NotWorn(f"the thread has {found} instead of {expected}")
 
 
-def _be_able(base: Rights) -> None:
-    """Have the capabilities for an exchange in effect, whoever the thread is now."""
-    if base.uids[1] == 0 and os.geteuid() != 0:
-        # The kernel gives uid 0 its capabilities back by itself, and lets nobody keep it from being who it really is.
-        _set_effective("setresuid", 0)
-    now = _capabilities()
-    if now.effective & _NEEDED != _NEEDED:
-        _set_capabilities(now._replace(effective=now.effective | _NEEDED))
+def _exchange(wanted: Identity) -> None:
+    groups = (ctypes.c_uint32 * len(wanted.groups))(*wanted.groups)
+    _call(_NUMBERS.setgroups, len(wanted.groups), ctypes.addressof(groups), 0)
+    _call(_NUMBERS.setresgid, _KEEP, wanted.gid, _KEEP)
+    _call(_NUMBERS.setresuid, _KEEP, wanted.uid, _KEEP)
 
 
-def _set_effective(call: str, wanted: int) -> None:
-    if (os.geteuid() if call == "setresuid" else os.getegid()) != wanted:
-        _system_call(call, _KEEP, ctypes.c_long(wanted), _KEEP)
-
-
-def _set_groups(groups: tuple[int, ...]) -> None:
-    if _groups() != groups:
-        array = (ctypes.c_uint32 * len(groups))(*groups)
-        _system_call("setgroups", ctypes.c_long(len(groups)), ctypes.byref(array))
-
-
-def _system_call(name: str, *arguments: object) -> None:
-    if _NUMBERS is None:
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-    if _libc.syscall(ctypes.c_long(getattr(_NUMBERS, name)), *arguments) != 0:
-        _fail(name)
-
-
-def _groups() -> tuple[int, ...]:
-    return tuple(sorted(set(os.getgroups())))
+def _call(number: int, *arguments: int) -> None:
+    if _syscall(number, *arguments) != 0:
+        _fail(f"system call {number}")
 
 
 def _capabilities() -> Capabilities:
-    words = (_Word * 2)()
-    if _libc.capget(ctypes.byref(_Header(_CAPABILITY_VERSION_3, 0)), ctypes.byref(words)) != 0:
+    words = _CapabilityWords()
+    if _libc.capget(_header, words) != 0:
         _fail("capget")
-    low, high = words
-    return Capabilities(
-        low.effective | high.effective << 32,
-        low.permitted | high.permitted << 32,
-        low.inheritable | high.inheritable << 32,
-    )
+    low, high = words[:3], words[3:]
+    if not any(high):
+        return Capabilities(*low)
+    return Capabilities(*(one | more << 32 for one, more in zip(low, high, strict=True)))
 
 
 def _set_capabilities(wanted: Capabilities) -> None:
-    if _capabilities() == wanted:
-        return
-    words = (_Word * 2)(*(_Word(*(bits >> shift & 0xFFFF_FFFF for bits in wanted)) for shift in (0, 32)))
-    if _libc.capset(ctypes.byref(_Header(_CAPABILITY_VERSION_3, 0)), ctypes.byref(words)) != 0:
+    words = _CapabilityWords(*(bits >> shift & 0xFFFF_FFFF for shift in (0, 32) for bits in wanted))
+    if _libc.capset(_header, words) != 0:
         _fail("capset")
 
 
