@@ -251,6 +251,9 @@ class ErrorOperations(Generic[FileT]):
     def __repr__(self) -> str:
         return f"<JobError {self._info.code} of job {self._job_id}>"
 
+    def __str__(self) -> str:
+        return f"{self._info.code} ({self._info.hresult:#010x}): {self._info.message}"
+
     def _file(self, index: int) -> FileT:
         raise NotImplementedError
 
