@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
 
-.PHONY: help run test check format lint types imports docs bench install-system uninstall-system clean
+.PHONY: help run test test-boot check format lint types imports docs bench install-system uninstall-system clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 28
@@ -22,7 +22,11 @@ test: $(INSTALLED) ## Run all tests (ARGS="tests/unit -q" for some of them)
 	@sh scripts/test-packages.sh
 	@$(BIN)/pytest --numprocesses 4 --dist loadfile $(ARGS)
 
-check: $(INSTALLED) lint types imports docs test ## Everything that the CI checks
+test-boot: $(INSTALLED) ## Run the tests that boot a Debian machine with systemd (ARGS="-k logon"); takes root
+	@sh scripts/test-packages.sh
+	@$(BIN)/pytest tests/boot $(ARGS)
+
+check: $(INSTALLED) lint types imports docs test test-boot ## Everything that the CI checks
 
 format: $(INSTALLED) ## Format the code
 	@$(BIN)/ruff format src tests bench scripts

@@ -106,15 +106,20 @@ install_documents() {
 }
 
 start_service() {
+    same_socket=no
+    cmp -s "$packaging/openbits.socket" "$units/openbits.socket" && same_socket=yes
     install -D -m 644 "$packaging/openbits.service" "$units/openbits.service"
     install -D -m 644 "$packaging/openbits.socket" "$units/openbits.socket"
     if systemd_runs; then
         systemctl daemon-reload
         systemctl enable --quiet openbits.socket openbits.service
-        # A service that runs has the socket open, which cannot be started under it.
-        systemctl stop openbits.service
-        systemctl restart openbits.socket
-        systemctl start openbits.service
+        if [ $same_socket = no ] || ! systemctl --quiet is-active openbits.socket; then
+            # Both in one step: a client that calls in between would start the service, under which its socket
+            # cannot be replaced. Otherwise the socket stays, and calls wait in it.
+            systemctl stop openbits.socket openbits.service
+            systemctl start openbits.socket
+        fi
+        systemctl restart openbits.service
         say "the service runs: try 'bits list'"
     else
         say "installed; systemd does not run here, so start the service with 'bitsd --system'"

@@ -53,6 +53,7 @@ def events(context: Context, job: str | None, all_users: bool, follow: bool, as_
                 messages = stream.wait_messages(None if follow else BACKLOG_SILENCE_S)
                 for message in messages:
                     print_event(message, as_json=as_json)
+                sys.stdout.flush()  # whoever reads a pipe wants to know now
                 if not follow and (stream.is_over or not messages):
                     return
         except KeyboardInterrupt:
@@ -61,7 +62,10 @@ def events(context: Context, job: str | None, all_users: bool, follow: bool, as_
 
 def print_event(message: Message, *, as_json: bool) -> None:
     """Print one message of the stream as a line."""
-    if as_json:
+    if as_json and message.type == "snapshot":
+        # As in the events: a job has a type of its own, which would hide that of the message.
+        say(json.dumps({"type": "snapshot", "job": message.data}))
+    elif as_json:
         say(json.dumps({"type": message.type, **message.data}))
     elif message.type == "job":
         say(event_line(message.data))
@@ -142,8 +146,10 @@ def _follow_plainly(stream: EventStream, board: Board, *, as_json: bool) -> None
         print_event(Message("snapshot", job), as_json=as_json)
         if not as_json:
             say(f"{text.clock()} {' '.join(list_row(job))}")
+    sys.stdout.flush()
     for message in stream:
         print_event(message, as_json=as_json)
+        sys.stdout.flush()
 
 
 def _follow_on_terminal(stream: EventStream, board: Board) -> None:

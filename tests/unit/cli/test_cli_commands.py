@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from openbits.cli.main import run
+from openbits.cli.watch import print_event
+from openbits.client.events import Message
 from support.fake_api import FakeApi, Reply, Request, error_out, event, file_out, job_out, problem, settings_out
 
 ID = job_out()["id"]
@@ -373,6 +375,15 @@ def test_events_are_lines_or_json_lines(capsys: Capture) -> None:
         assert bits(api, "events", "--job", "kernel", "--json") == 0
         assert [json.loads(line)["id"] for line in capsys.readouterr().out.splitlines()] == [1, 2]
         assert api.targets()[-1] == f"GET /v1/events?job={ID}&after=0&follow=0"
+
+
+def test_a_message_as_json_says_what_kind_it_is(capsys: Capture) -> None:
+    """A job has a type of its own: it must not hide the message's."""
+    print_event(Message("snapshot", job_out()), as_json=True)
+    print_event(Message("job", {"id": 1, "job": job_out()}), as_json=True)
+    for kind, line in zip(("snapshot", "job"), capsys.readouterr().out.splitlines(), strict=True):
+        message = json.loads(line)
+        assert (message["type"], message["job"]["id"], message["job"]["type"]) == (kind, ID, "download")
 
 
 def test_doctor_without_a_service_is_status_5_with_advice(capsys: Capture, tmp_path: Path) -> None:
