@@ -122,6 +122,27 @@ def test_groups_can_be_given(alice: TestAccount, bert: TestAccount) -> None:
     assert own_credentials() == before
 
 
+def test_what_the_thread_was_is_restored_to_the_letter() -> None:
+    """Groups that were set twice, an effective set that is smaller than the permitted one."""
+    script = """
+os.setgroups([7, 5, 7, 5, 60000])
+libc = ctypes.CDLL(None)
+header, words = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+assert libc.capget(header, words) == 0
+words[0] = 0x21
+assert libc.capset(header, words) == 0
+before = credentials()
+assert before["Groups"] == ["5", "5", "7", "7", "60000"]
+with openbits.impersonate("nobody"):
+    assert credentials()["CapEff"] == ["0" * 16]
+    with openbits.impersonate("root"):
+        assert credentials()["CapEff"] == before["CapEff"]
+assert credentials() == before, (before, credentials())
+"""
+    done = run_python(script)
+    assert done.returncode == 0, done.stderr
+
+
 def test_after_an_exception_the_thread_is_what_it_was(alice: TestAccount) -> None:
     before = own_credentials()
     with pytest.raises(ZeroDivisionError), openbits.impersonate(alice.name):
@@ -533,7 +554,7 @@ def impersonating(*_):
         assert credentials()["Uid"][1] != "0"
 impersonating()
 kinds = [raising, impersonating]
-deadline = time.monotonic() + 8
+deadline = time.monotonic() + 4
 rounds = inside = 0
 while time.monotonic() < deadline:
     signal.signal(signal.SIGALRM, kinds[rounds % 2])
@@ -557,7 +578,7 @@ print(rounds, inside, *handled)
     assert done.returncode == 0, (done.returncode, done.stdout, done.stderr)
     rounds, _, raised, impersonated = (int(word) for word in done.stdout.split())
     assert min(raised, impersonated) > 50, done.stdout
-    assert rounds > 1000, done.stdout
+    assert rounds > 500, done.stdout
 
 
 # --- what the impersonated user can do about it -----------------------------------------------------------------------

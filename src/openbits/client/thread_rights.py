@@ -83,7 +83,7 @@ class Rights(NamedTuple):
     @property
     def identity(self) -> Identity:
         """Who the kernel says that calls of this thread come from."""
-        return Identity(self.uids[1], self.gids[1], self.groups)
+        return Identity(self.uids[1], self.gids[1], tuple(sorted(set(self.groups))))
 
 
 def read() -> Rights:
@@ -94,8 +94,7 @@ def read() -> Rights:
 
 
 def _read(death_signal: int) -> Rights:
-    groups = tuple(sorted(set(os.getgroups())))
-    return Rights(os.getresuid(), os.getresgid(), groups, _capabilities(), death_signal)
+    return Rights(os.getresuid(), os.getresgid(), tuple(os.getgroups()), _capabilities(), death_signal)
 
 
 def check(base: Rights) -> None:
@@ -126,6 +125,10 @@ def wear(base: Rights, wanted: Identity) -> None:
     `base` is what the thread is by itself; wanting its identity means to get back all of its rights. May be called
     again after a failure. Raises OSError, NotWorn.
     """
+    is_return = wanted == base.identity
+    if is_return:
+        # To the letter: the kernel keeps a group twice that was set twice.
+        wanted = wanted._replace(groups=base.groups)
     if base.uids[1] == 0 and os.geteuid() != 0:
         # The kernel lets nobody keep a thread from being who it really is, and gives uid 0 its capabilities back.
         _call(_NUMBERS.setresuid, _KEEP, 0, _KEEP)
@@ -136,7 +139,7 @@ def wear(base: Rights, wanted: Identity) -> None:
         _set_capabilities(now._replace(effective=now.effective | _NEEDED))
         _exchange(wanted)
     capabilities = base.capabilities
-    if wanted.uid != 0 and wanted != base.identity:
+    if wanted.uid != 0 and not is_return:
         capabilities = capabilities._replace(effective=0)
     if base.death_signal:
         _prctl(_PR_SET_PDEATHSIG, base.death_signal)
