@@ -5,7 +5,7 @@ set -eu
 missing=
 for pair in nginx:nginx-light aria2c:aria2 curl:curl ip:iproute2 openssl:openssl mke2fs:e2fsprogs \
     setpriv:util-linux useradd:passwd ps:procps systemd-analyze:systemd man:man-db setfacl:acl mount:mount \
-    systemd-nspawn:systemd-container mmdebstrap:mmdebstrap dbus-daemon:dbus-daemon \
+    systemd-nspawn:systemd-container mmdebstrap:mmdebstrap dconf:dconf-cli dbus-daemon:dbus-daemon \
     /usr/lib/python3/dist-packages/dbusmock:python3-dbusmock; do
     command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair#*:}"
 done
