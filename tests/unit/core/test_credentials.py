@@ -1,0 +1,162 @@
+"""When an account's own credentials may answer a challenge (I4, I10, I11, J35, J37; architecture, section 4)."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from openbits.core.credentials import (
+    PASSWORD_LIMIT,
+    USER_NAME_LIMIT,
+    SpeaksAs,
+    challenged_by,
+    implicit_terms,
+    may_answer,
+    slot_of,
+    slot_to_allow,
+)
+from openbits.core.http import Response
+from openbits.core.model import AccountKind, AuthTarget, CredentialSlot
+from openbits.errors import BitsError
+
+NOTHING: frozenset[CredentialSlot] = frozenset()
+SERVER = frozenset({CredentialSlot("server", "negotiate")})
+PROXY = frozenset({CredentialSlot("proxy", "negotiate")})
+KINDS = list(AccountKind)
+
+
+@pytest.mark.parametrize(
+    ("kind", "speaks_as"),
+    [
+        (AccountKind.LOCAL_SYSTEM, SpeaksAs.COMPUTER),
+        (AccountKind.NETWORK_SERVICE, SpeaksAs.COMPUTER),
+        (AccountKind.LOCAL_SERVICE, SpeaksAs.NOBODY),
+        (AccountKind.USER, SpeaksAs.ITSELF),
+    ],
+)
+def test_rule_5_whose_credentials_an_account_has(kind: AccountKind, speaks_as: SpeaksAs) -> None:
+    assert implicit_terms(SERVER, kind, use_lm_compat=2).speaks_as is speaks_as
+
+
+@pytest.mark.parametrize(
+    ("slots", "allowed"),
+    [
+        (NOTHING, (False, False)),
+        (SERVER, (True, False)),
+        (PROXY, (True, True)),
+        (SERVER | PROXY, (True, True)),
+        (frozenset({CredentialSlot("server", "ntlm")}), (True, False)),
+    ],
+)
+def test_i10_i11_only_what_the_job_allows(slots: frozenset[CredentialSlot], allowed: tuple[bool, bool]) -> None:
+    for kind in KINDS:
+        terms = implicit_terms(slots, kind, use_lm_compat=2)
+        expected = (False, False) if kind is AccountKind.LOCAL_SERVICE else allowed
+        assert (terms.server, terms.proxy) == expected
+
+
+@pytest.mark.parametrize("policy", [0, 1])
+def test_i11_always_but_for_local_service(policy: int) -> None:
+    for kind, slots in itertools.product(KINDS, (NOTHING, SERVER, PROXY)):
+        terms = implicit_terms(slots, kind, use_lm_compat=policy)
+        is_known = kind is not AccountKind.LOCAL_SERVICE
+        assert (terms.server, terms.proxy) == (is_known, is_known)
+
+
+# --- SetCredentials ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", ["ntlm", "negotiate"])
+@pytest.mark.parametrize("target", ["server", "proxy"])
+def test_j35_the_accounts_own(target: str, scheme: str) -> None:
+    assert slot_to_allow(target, scheme, None, None) == CredentialSlot(target, scheme)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (("nobody", "negotiate", None, None), "BG_E_INVALID_AUTH_TARGET"),
+        (("", "negotiate", None, None), "BG_E_INVALID_AUTH_TARGET"),
+        (("server", "kerberos", None, None), "BG_E_INVALID_AUTH_SCHEME"),
+        (("server", "", None, None), "BG_E_INVALID_AUTH_SCHEME"),
+        (("server", "basic", None, None), "E_INVALIDARG"),
+        (("server", "digest", None, None), "E_INVALIDARG"),
+        (("server", "passport", None, None), "E_INVALIDARG"),
+        (("server", "negotiate", "alice", None), "E_INVALIDARG"),
+        (("server", "negotiate", None, "secret"), "E_INVALIDARG"),
+        (("server", "basic", "alice", ""), "E_NOTIMPL"),
+        (("proxy", "negotiate", "alice", "secret"), "E_NOTIMPL"),
+        (("server", "passport", "a@example.org", "secret"), "E_NOTIMPL"),
+        (("server", "basic", "a" * (USER_NAME_LIMIT + 1), "secret"), "BG_E_USERNAME_TOO_LARGE"),
+        (("server", "basic", "a" * USER_NAME_LIMIT, "secret"), "E_NOTIMPL"),
+        (("server", "basic", "alice", "secret" * PASSWORD_LIMIT), "BG_E_PASSWORD_TOO_LARGE"),
+        (("server", "basic", "alice", "s" * PASSWORD_LIMIT), "E_NOTIMPL"),
+    ],
+)
+def test_j35_what_is_refused(arguments: tuple[str, str, str | None, str | None], name: str) -> None:
+    with pytest.raises(BitsError) as caught:
+        slot_to_allow(*arguments)
+    assert caught.value.name == name
+    assert "secret" not in caught.value.message
+
+
+def test_j36_any_known_pair_may_be_removed() -> None:
+    assert slot_of("proxy", "passport") == CredentialSlot("proxy", "passport")
+    with pytest.raises(BitsError, match="BG_E_INVALID_AUTH_SCHEME"):
+        slot_of("proxy", "kerberos")
+
+
+# --- challenges --------------------------------------------------------------------------------------
+
+
+def answer(status: int, **fields: list[str]) -> Response:
+    return Response(
+        status=status, version="1.1", fields={name.replace("_", "-"): values for name, values in fields.items()}
+    )
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ["Negotiate"],
+        ["negotiate"],
+        ["Basic realm=x", "NEGOTIATE"],
+        ['Basic realm="a, b", Negotiate'],
+        ["Negotiate oYG2MIGz"],
+        ["NTLM,Negotiate"],
+    ],
+)
+def test_i9_negotiate_is_asked_for(values: list[str]) -> None:
+    assert challenged_by(answer(401, www_authenticate=values)) is AuthTarget.SERVER
+    assert challenged_by(answer(407, proxy_authenticate=values)) is AuthTarget.PROXY
+
+
+@pytest.mark.parametrize("values", [[], [""], ["Basic realm=negotiate"], ["Negotiated"], ["Digest negotiate=1"]])
+def test_i9_something_else_is_asked_for(values: list[str]) -> None:
+    assert challenged_by(answer(401, www_authenticate=values)) is None
+
+
+def test_i9_only_401_and_407_ask_and_each_in_its_own_field() -> None:
+    assert challenged_by(answer(200, www_authenticate=["Negotiate"])) is None
+    assert challenged_by(answer(403, www_authenticate=["Negotiate"])) is None
+    assert challenged_by(answer(401, proxy_authenticate=["Negotiate"])) is None
+    assert challenged_by(answer(407, www_authenticate=["Negotiate"])) is None
+
+
+@pytest.mark.parametrize(
+    ("first_url", "url", "allowed"),
+    [
+        ("http://a.test/x", "http://a.test/y", True),
+        ("http://A.test/x", "http://a.TEST:80/y", True),
+        ("http://a.test/x", "https://a.test/y", True),
+        ("http://a.test:8080/x", "https://a.test/y", False),
+        ("http://a.test/x", "https://a.test:8443/y", False),
+        ("http://a.test/x", "http://a.test:8080/y", False),
+        ("http://a.test/x", "http://b.test/y", False),
+        ("https://a.test/x", "https://b.a.test/y", False),
+        ("https://a.test/x", "https://a.test/y", True),
+    ],
+)
+def test_i9_no_server_gets_what_another_asked_for(first_url: str, url: str, *, allowed: bool) -> None:
+    assert may_answer(first_url, url) is allowed
