@@ -37,10 +37,13 @@ from openbits.frames.worker import (
     FileSpec,
     FileStarted,
     OperationResults,
+    PathPoint,
+    PathsWalked,
     RenameFiles,
     StartTransfer,
     TransferEnded,
     TransferFiles,
+    WalkPaths,
     WorkerReady,
 )
 from openbits.service import runtime as runtime_module
@@ -204,6 +207,9 @@ class FakeWorker:
         match message:
             case CheckDirectories(operation=number):
                 self.send(OperationResults(operation=number, results=(), last=True))
+            case WalkPaths(operation=number, paths=paths):
+                points = tuple(PathPoint(index=index, path=path) for index, path in enumerate(paths))
+                self.send(PathsWalked(operation=number, points=points, last=True))
             case RenameFiles(operation=number, last=True) | DeleteFiles(operation=number, last=True):
                 failures, self.failures = self.failures, []
                 self.send(OperationResults(operation=number, results=tuple(failures), last=True))
@@ -278,6 +284,11 @@ class FakeMonitor:
                 worker.die()
 
 
+async def _same_mounts(_pid: int) -> tuple[bytes, bytes]:
+    table = b"1 1 0:1 / / rw - ext4 /dev/disk rw\n"
+    return table, table
+
+
 class Service:
     """A running service and everything around it."""
 
@@ -307,6 +318,7 @@ class Service:
         assert isinstance(logon, FakeLogon)
         self.logon: FakeLogon = logon
         self.manager = self.runtime.manager
+        self.runtime.paths._read = _same_mounts
         # The test must not end with the service.
         self.runtime.pool._monitor._on_closed = lambda _reason: None
 

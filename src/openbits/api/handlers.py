@@ -12,6 +12,7 @@ from openbits.api import render, requests, wire
 from openbits.api.base import CALLER, answer
 from openbits.api.credential_handlers import CredentialHandlers
 from openbits.api.openapi import describe
+from openbits.api.ownership_handlers import OwnershipHandlers
 from openbits.api.proxy_handlers import ProxyHandlers
 from openbits.api.token_handlers import TokenHandlers
 from openbits.core.model import Caller
@@ -24,7 +25,7 @@ EVENTS_PER_READ = 1000
 HEARTBEAT_S = 15.0
 
 
-class Handlers(TokenHandlers, ProxyHandlers, CredentialHandlers):
+class Handlers(TokenHandlers, OwnershipHandlers, ProxyHandlers, CredentialHandlers):
     """One method for each row of api.routes.ROUTES."""
 
     # --- the service ----------------------------------------------------------------------------------

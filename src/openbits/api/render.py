@@ -12,6 +12,7 @@ from openbits.api import wire
 from openbits.core import access
 from openbits.core.model import Caller, File, Job, JobError, JobState, JobType, Owner, Priority
 from openbits.core.names import public_url
+from openbits.core.ownership import integrity_level
 from openbits.errors import BitsError
 from openbits.service.calls import Outcome
 from openbits.service.manager import Manager
@@ -151,11 +152,13 @@ def job_detail(manager: Manager, job: Job, caller: Caller) -> wire.JobDetail:
     )
     helper = manager.helper_of(job)
     return wire.JobDetail(
-        helper_token_flags=int(job.helper_flags),
-        helper_token=_owner_out(helper) if helper is not None else None,
         **_job_fields(manager, job),
         settings=shown,
+        owner_integrity_level=integrity_level(job.owner),
+        owner_is_elevated=job.owner.is_elevated,
         credentials=credentials,
+        helper_token_flags=int(job.helper_flags),
+        helper_token=_owner_out(helper) if helper is not None else None,
         proxy_in_use=manager.way(job) or None,
     )
 

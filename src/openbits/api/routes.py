@@ -172,6 +172,13 @@ ROUTES: tuple[Route, ...] = (
         ),
     ),
     Route(
+        method="POST",
+        path=f"{_JOB}/take-ownership",
+        handler="take_ownership",
+        text="The job becomes the caller's, who must be an administrator (J24, I8).",
+        answer=wire.VerbResult,
+    ),
+    Route(
         method="GET", path=f"{_JOB}/error", handler="get_error", text="Why the job failed (J12).", answer=wire.ErrorOut
     ),
     Route(method="GET", path=f"{_JOB}/why", handler="why", text="What the job waits for.", answer=wire.Why),

@@ -269,13 +269,17 @@ class JobOut(Response):
 class JobDetail(JobOut):
     """A job with its properties; its files have an address of their own."""
 
+    settings: SettingsOut
+    owner_integrity_level: int
+    """0x2000 medium, 0x3000 high (an administrator), 0x4000 system (a service account): J51."""
+    owner_is_elevated: bool
+    """Whether the owner was an administrator when he made or took the job (J52)."""
+    credentials: list[CredentialOut] | None
+    """What SetCredentials was called for; None for anyone but the owner (A2)."""
     helper_token_flags: int
     """For what the helper token is used (T3)."""
     helper_token: OwnerOut | None
     """Whose token there is (T4); null when there is none."""
-    settings: SettingsOut
-    credentials: list[CredentialOut] | None
-    """What SetCredentials was called for; None for anyone but the owner (A2)."""
     proxy_in_use: str | None
     """By which proxy the job goes, or went when it last ran, or by none, and whose settings say so."""
 

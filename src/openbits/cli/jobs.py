@@ -149,6 +149,20 @@ def complete(context: Context, job: str, as_json: bool) -> None:
     _verb(context, job, calls.complete, as_json=as_json)
 
 
+@click.command("take-ownership")
+@job_argument
+@json_option
+@socket_option
+@pass_context
+def take_ownership(context: Context, job: str, as_json: bool) -> None:
+    """Make a job of another account your own, with everything that it has fetched; administrators only.
+
+    Its credentials, custom headers and helper token are removed. The job then waits for your log-on, and not for that
+    of its former owner. You need write access to the directories of its files; changing a job needs no ownership.
+    """
+    _verb(context, job, calls.take_ownership, as_json=as_json)
+
+
 @click.command()
 @job_argument
 @click.option("--timeout", metavar="S", type=click.FloatRange(min=0), help="Give up after so many seconds (status 1).")

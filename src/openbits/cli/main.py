@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "suspend": ("openbits.cli.jobs", "suspend", "Stop a job until it is resumed."),
     "cancel": ("openbits.cli.jobs", "cancel", "Delete a job and what it has fetched."),
     "complete": ("openbits.cli.jobs", "complete", "Give a job's files their names and end it."),
+    "take-ownership": ("openbits.cli.jobs", "take_ownership", "Make a job your own (administrators only)."),
     "wait": ("openbits.cli.jobs", "wait", "Wait until a job is TRANSFERRED or has failed."),
     "set": ("openbits.cli.jobs", "set_properties", "Set properties of a job."),
     "list": ("openbits.cli.show", "list_jobs", "List jobs."),

@@ -102,7 +102,7 @@ def job_lines(job: Mapping[str, Any], why: str) -> list[str]:
         ("type", job["type"]),
         ("state", job["state"]),
         ("why", safe(why)),
-        ("owner", f"{safe(owner['name'])} (uid {owner['uid']}, {owner['kind']})"),
+        ("owner", f"{safe(owner['name'])} (uid {owner['uid']}, {owner['kind']}{elevation(job)})"),
         ("progress", text.progress(job["bytes_transferred"], job["bytes_total"])),
         ("files", f"{job['files_transferred']} of {job['files_total']} transferred"),
         ("created", text.local_time(job["creation_time"])),
@@ -134,6 +134,11 @@ def helper_rows(job: Mapping[str, Any]) -> list[tuple[str, str]]:
     who = f"{safe(helper['name'])} (uid {helper['uid']}, {helper['kind']})" if helper else "missing"
     use = " and ".join(text for flag, text in HELPER_USES if flags & flag) or "nothing"
     return [("helper token", f"{who}, used for {use}")]
+
+
+def elevation(job: Mapping[str, Any]) -> str:
+    """Return what is to be said of the owner's rights (J52)."""
+    return ", as an administrator" if job.get("owner_is_elevated") else ""
 
 
 def error_rows(error: Mapping[str, Any] | None) -> list[tuple[str, str]]:

@@ -41,7 +41,7 @@ async def _by_worker(job: Job, closing: Closing, account: Owner, pool: WorkerPoo
             worker = await pool.get(account.identity)
             with worker.held():
                 if closing is Closing.CANCEL:
-                    return await _delete(worker, job, [file for file in job.files if not file.completed])
+                    return await _delete(worker, [file for file in job.files if not file.completed])
                 return await _rename(worker, job)
         except WorkerGone:
             continue
@@ -69,15 +69,13 @@ async def _rename(worker: Worker, job: Job) -> FilesFinished:
         return FilesFinished(
             renamed=renamed, failed=tuple((result.index, result.error, result.message) for result in failures)
         )
-    rest = await _delete(worker, job, [file for file in job.files if not file.transferred])
+    rest = await _delete(worker, [file for file in job.files if not file.transferred])
     return FilesFinished(renamed=renamed, left_over=rest.left_over)
 
 
-async def _delete(worker: Worker, job: Job, files: list[File]) -> FilesFinished:
-    if job.settings.high_performance:
-        # These files never had a temporary name (J63): nothing is cleaned up.
-        return FilesFinished()
-    paths = [file.temporary_name for file in files]
+async def _delete(worker: Worker, files: list[File]) -> FilesFinished:
+    # A job with high_performance writes under the names themselves (J63), and nothing of that is cleaned up.
+    paths = [file.temporary_name for file in files if file.temporary_name != file.local_name]
     failures = await worker.delete(paths) if paths else []
     return FilesFinished(left_over=tuple(paths[result.index] for result in failures if 0 <= result.index < len(paths)))
 

@@ -11,7 +11,7 @@ import posixpath
 import secrets
 import uuid
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -37,6 +37,7 @@ from openbits.service.configuration import Configuration
 from openbits.service.feed import Feed, Record, Subscription
 from openbits.service.helpertokens import HelperTokens
 from openbits.service.ledger import Draft, Ledger
+from openbits.service.mounts import Paths
 from openbits.service.records import EventRecord
 from openbits.service.runs import Conductor
 from openbits.service.workers import WorkerGone, WorkerPool
@@ -54,8 +55,9 @@ class Parts:
     administrators_gid: Callable[[], int | None]
     ledger: Ledger
     conductor: Conductor
-    pool: WorkerPool
+    paths: Paths
     tokens: HelperTokens
+    pool: WorkerPool
     feed: Feed
     store: JobStore
     health: Callable[[Caller], list[CheckResult]]
@@ -76,7 +78,7 @@ class Manager:
         """Create jobs with their files, all or none; resumed ones are queued at once (M1, J2, J5)."""
         prepared = [self._prepare(caller, new) for new in jobs]
         files = [file for job in prepared for file in job.files]
-        await self._check_directories(caller.identity, files)
+        await self._check_places(caller, caller.as_owner(), files)
 
         def create(draft: Draft) -> list[Job]:
             self._check_job_quota(draft, caller, len(prepared))
@@ -126,7 +128,7 @@ class Manager:
         """AddFileSet (J1, J2, J41)."""
         job = self._changeable(caller, job_id)
         added = self._checked_files(caller, job, files)
-        await self._check_directories(self._parts.tokens.file_account(job).identity, added)
+        await self._check_places(caller, self._parts.tokens.file_account(job), added)
 
         def add(draft: Draft) -> Job:
             present = self._in_draft(draft, caller, job_id)
@@ -176,10 +178,16 @@ class Manager:
                 raise BitsError("E_INVALIDARG", f"the job has two files with the local name {file.local_name}")
             taken.add(file.local_name)
 
-    async def _check_directories(self, owner: Identity, files: Sequence[File]) -> None:
+    async def _check_places(self, caller: Caller, account: Owner, files: Sequence[File]) -> None:
+        """Whether files can stand where they are to stand, for the account that opens them (D7, I4)."""
         directories = list(dict.fromkeys(posixpath.dirname(file.local_name) for file in files))
         if not directories:
             return
+        sources = _sources(file.remote_name for file in files)
+        await self._parts.paths.check(caller, account, [*directories, *sources])
+        await self._check_directories(account.identity, directories)
+
+    async def _check_directories(self, owner: Identity, directories: list[str]) -> None:
         for _ in range(CHECK_ATTEMPTS):
             try:
                 worker = await self._parts.pool.get(owner)
@@ -192,9 +200,16 @@ class Manager:
             return
         raise BitsError("E_FAIL", "the processes that work for this account end again and again")
 
+    async def _check_sources(self, caller: Caller, job_id: str, remote_names: Sequence[str]) -> None:
+        sources = _sources(remote_names)
+        if sources:
+            account = self._parts.tokens.file_account(self._changeable(caller, job_id))
+            await self._parts.paths.check(caller, account, sources)
+
     async def set_remote_name(self, caller: Caller, job_id: str, index: int, remote_name: str) -> Outcome:
         """F4."""
         names.check_remote_name(remote_name)
+        await self._check_sources(caller, job_id, [remote_name])
 
         def rename(draft: Draft) -> Outcome:
             job = self._in_draft(draft, caller, job_id)
@@ -208,6 +223,10 @@ class Manager:
         """J40."""
         if not old or not new:
             raise BitsError("E_INVALIDARG", "neither the old nor the new prefix may be empty")
+        if new.lower().startswith("file:"):
+            present = (file.remote_name for file in self._changeable(caller, job_id).files)
+            renamed = (names.replace_prefix(name, old, new) for name in present)
+            await self._check_sources(caller, job_id, [name for name in renamed if name is not None])
 
         def rename(draft: Draft) -> Outcome:
             job = self._in_draft(draft, caller, job_id)
@@ -378,10 +397,17 @@ class Manager:
                 job_id=event.job_id,
                 text=event.text,
                 owner_uid=event.owner_uid,
-                job=self._ledger.jobs.get(event.job_id),
+                job=self._visible(caller, event.job_id),
             )
             for event in stored
         ]
+
+    def _visible(self, caller: Caller, job_id: str) -> Job | None:
+        """The job as it is now, unless it is somebody else's since: the event alone is the caller's then."""
+        job = self._ledger.jobs.get(job_id)
+        if job is None or not (caller.is_administrator or access.owns(caller, job.owner)):
+            return None
+        return job
 
     def watch(self, caller: Caller, *, job_id: str | None, all_users: bool) -> Subscription:
         """Events from now on.  The subscription exists from the moment of the call.
@@ -393,11 +419,16 @@ class Manager:
         uid = caller.identity.uid
 
         def wants(record: Record) -> bool:
-            if job_id is not None:
-                return record.job_id == job_id
-            return all_users or record.owner_uid == uid
+            if job_id is None:
+                return all_users or record.owner_uid == uid
+            if record.job_id == job_id and record.owner_uid != uid and not caller.is_administrator:
+                # It is somebody else's job now: who comes again is told so.
+                subscription.end()
+                return False
+            return record.job_id == job_id
 
-        return self._parts.feed.subscribe(wants)
+        subscription = self._parts.feed.subscribe(wants)
+        return subscription
 
     def _may_follow(self, caller: Caller, job_id: str | None, all_users: bool) -> None:
         if job_id is not None:
@@ -431,6 +462,11 @@ class Manager:
 
 def _no_such_job() -> BitsError:
     return BitsError("BG_E_NOT_FOUND", "there is no such job: 'bits list' shows what there is")
+
+
+def _sources(remote_names: Iterable[str]) -> list[str]:
+    """The paths of those that are file: names."""
+    return [names.file_path(name) for name in remote_names if name.lower().startswith("file:")]
 
 
 def _file(job: Job, index: int) -> File:

@@ -39,7 +39,9 @@ from openbits.service.logon.logon import Logon
 from openbits.service.logon.people import People
 from openbits.service.logon.source import make_source
 from openbits.service.manager import Manager, Parts
+from openbits.service.mounts import Paths
 from openbits.service.network import HostsFile, NetworkWatcher
+from openbits.service.ownership import Ownership
 from openbits.service.proxies import AccountProxies
 from openbits.service.records import ProgressReport
 from openbits.service.runs import Conductor
@@ -117,6 +119,7 @@ class Runtime:
         )
         implicit = ImplicitCredentials(lambda: self.configuration.credentials, self.tickets)
         self.proxies = AccountProxies(self.ledger, lambda: account_rules(self.configuration))
+        self.paths = Paths(self.pool)
         self.conductor = Conductor(
             pool=self.pool,
             tokens=self.tokens,
@@ -146,6 +149,7 @@ class Runtime:
                 administrators_gid=self.administrators_gid,
                 ledger=self.ledger,
                 conductor=self.conductor,
+                paths=self.paths,
                 tokens=self.tokens,
                 pool=self.pool,
                 feed=self.feed,
@@ -155,11 +159,20 @@ class Runtime:
                 statistics=self.statistics,
             )
         )
+        self.ownership = Ownership(
+            ledger=self.ledger,
+            conductor=self.conductor,
+            pool=self.pool,
+            paths=self.paths,
+            tokens=self.tokens,
+            tasks=self._tasks,
+        )
         self.services = Services(
             credentials=CredentialCalls(self.ledger),
             manager=self.manager,
-            tokens=self.tokens,
+            ownership=self.ownership,
             proxies=self.proxies,
+            tokens=self.tokens,
         )
 
     # --- life -----------------------------------------------------------------------------------------
@@ -183,6 +196,7 @@ class Runtime:
         for effect in self._undone:
             self.conductor.finish(effect)
         self._undone = []
+        self.ownership.take_up()
         # Only now, when it is known what there is: a job that ran before must not start before its betters.
         self._starting = False
         self._take_note(dict(self.ledger.jobs))
@@ -385,8 +399,8 @@ class Runtime:
             "listeners": len(self.feed),
             **self.dispatcher.statistics(),
             **self.conductor.statistics(),
-            **self.tokens.statistics(),
             **self.tickets.statistics(),
+            **self.tokens.statistics(),
         }
 
     def health(self, caller: Caller) -> list[CheckResult]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from openbits.service.credentials import CredentialCalls
 from openbits.service.helpertokens import HelperTokens
 from openbits.service.manager import Manager
+from openbits.service.ownership import Ownership
 from openbits.service.proxies import AccountProxies
 
 
@@ -15,6 +16,7 @@ class Services:
     """One object for each group of calls."""
 
     manager: Manager
-    tokens: HelperTokens
-    proxies: AccountProxies
     credentials: CredentialCalls
+    ownership: Ownership
+    proxies: AccountProxies
+    tokens: HelperTokens
