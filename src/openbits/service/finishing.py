@@ -49,8 +49,8 @@ async def _by_worker(job: Job, closing: Closing, account: Owner, pool: WorkerPoo
 
 
 async def _rename(worker: Worker, job: Job) -> FilesFinished:
-    # Who wrote the file could date it, unless another account's worker had opened it for him.
-    needs_date = HelperFlag.LOCAL_FILE in job.helper_flags
+    # Who writes a file dates it, unless another account's worker has opened it for him.
+    needs_date = job.helper_flags is not HelperFlag.NONE
     specs = [
         RenameSpec(
             index=index,
