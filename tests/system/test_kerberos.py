@@ -462,7 +462,8 @@ def test_computer_without_tickets_says_why(
     realm: Realm, apache: Apache, path: str, public: str, speaker: TestAccount, case: str
 ) -> None:
     """The job runs; only where the server then asks, its error says why there was no answer."""
-    more, words = "", ()
+    more = ""
+    words: tuple[str, ...] = ()
     keytab = os.path.join(realm.base, "missing.keytab")
     match case:
         case "no keytab":

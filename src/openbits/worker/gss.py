@@ -1,4 +1,4 @@
-"""Tokens that prove an account's identity to a server, by the GSS-API library that libcurl uses.
+"""Tokens that prove an account's identity to a server, by GSS-API.
 
 libcurl itself is never told to authenticate: it would ask name servers and KDCs in the middle of the worker's loop, and
 would answer before it is asked.  `make_token` waits for them too, and is called in a helper thread.
@@ -12,7 +12,7 @@ import enum
 from ctypes import POINTER, Structure, byref, c_char_p, c_int, c_size_t, c_uint32, c_void_p
 from typing import Any, Final
 
-from openbits.worker.kerberos import find_library
+from openbits.worker.kerberos import load_library
 
 _SERVICE: Final = "HTTP"
 _INITIATE: Final = 1
@@ -113,18 +113,9 @@ _PROTOTYPES: Final[dict[str, tuple[Any, ...]]] = {
 }
 
 
-def _bind() -> ctypes.CDLL | None:
-    library = find_library("gssapi_krb5")
-    if library is None:
-        return None
-    for name, arguments in _PROTOTYPES.items():
-        function = getattr(library, name)
-        function.argtypes = arguments
-        function.restype = c_uint32
-    return library
-
-
-_LIBRARY: Final = _bind()
+_LIBRARY: Final = load_library("gssapi_krb5", _PROTOTYPES)
+for _name in _PROTOTYPES if _LIBRARY is not None else ():
+    getattr(_LIBRARY, _name).restype = c_uint32
 
 
 def make_token(host: str, cache: str | None) -> bytes:
@@ -134,7 +125,7 @@ def make_token(host: str, cache: str | None) -> bytes:
     delegated: the server learns who asks, and cannot ask others in that name. Raises NoToken.
     """
     if _LIBRARY is None:
-        raise NoToken(Trouble.OTHER, "there is no Kerberos library on this machine")
+        raise NoToken(Trouble.OTHER, "this machine has no Kerberos library")
     with contextlib.ExitStack() as stack:
         minor = c_uint32()
         target = _imported(stack, f"{_SERVICE}@{host}".encode())

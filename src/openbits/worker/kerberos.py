@@ -1,4 +1,4 @@
-"""The computer's Kerberos tickets, from its keytab, by the system's or libcurl's own libkrb5.
+"""The computer's Kerberos tickets, from its keytab, by libkrb5.
 
 The library is found when this module is imported, which is before any right is given up; the
 functions here wait for name servers and KDCs, so they are called in a helper thread.  Nothing of a keytab or a ticket
@@ -12,10 +12,13 @@ import ctypes
 import os
 import re
 import struct
-from collections.abc import Iterator
-from ctypes import POINTER, Structure, byref, c_char_p, c_int, c_int32, c_uint, c_uint32, c_void_p
+import sys
+from collections.abc import Iterator, Mapping
+from ctypes import POINTER, Structure, byref, c_char_p, c_int32, c_uint, c_uint32, c_void_p
 from dataclasses import dataclass
 from typing import Any, Final
+
+import openbits.worker.engine
 
 CACHE_LIMIT_BYTES: Final = 1 << 20
 """No credential cache of one ticket is larger."""
@@ -36,18 +39,27 @@ class NoTickets(Exception):
     """There are no tickets; the text is a clause that says why."""
 
 
-def find_library(name: str) -> ctypes.CDLL | None:
-    """Return `krb5` or `gssapi_krb5`, the one that libcurl has brought along before the system's; None without."""
-    paths = []
-    with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
-        for line in maps:
-            match = _MAPPED.search(line.rstrip("\n"))
-            if match is not None and match[2] == name:
-                paths.append(match[1])
-    for path in (*dict.fromkeys(paths), _SYSTEM[name]):
-        with contextlib.suppress(OSError):
-            return ctypes.CDLL(path)
+def load_library(name: str, prototypes: Mapping[str, tuple[Any, ...]]) -> ctypes.CDLL | None:
+    """Load `krb5` or `gssapi_krb5`, and tell ctypes what its functions take; None where there is none that has them.
+
+    The system's is the better one: it finds KDCs and credential caches in all the ways that this system knows, where
+    the one that libcurl may have brought along knows files only.
+    """
+    for path in (_SYSTEM[name], *_brought_along(name)):
+        with contextlib.suppress(OSError, AttributeError):
+            library = ctypes.CDLL(path)
+            for function, arguments in prototypes.items():
+                getattr(library, function).argtypes = arguments
+            return library
     return None
+
+
+def _brought_along(name: str) -> list[str]:
+    """The libraries of that name that came into this process with libcurl, which comes with the engine."""
+    assert "pycurl" in sys.modules, openbits.worker.engine
+    with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
+        matches = [_MAPPED.search(line.rstrip("\n")) for line in maps]
+    return list(dict.fromkeys(match[1] for match in matches if match is not None and match[2] == name))
 
 
 # --- libkrb5 as ctypes sees it -----------------------------------------------------------------------
@@ -140,21 +152,15 @@ _RESULTS: Final = {
 }
 
 
-def _bind() -> ctypes.CDLL | None:
-    library = find_library("krb5")
-    if library is None:
-        return None
-    for name, arguments in _PROTOTYPES.items():
-        try:
-            function = getattr(library, name)
-        except AttributeError:
-            return None  # older than 1.20, which learned to marshal
-        function.argtypes = arguments
-        function.restype = _RESULTS.get(name, c_int)
+def _load() -> ctypes.CDLL | None:
+    library = load_library("krb5", _PROTOTYPES)
+    if library is not None:
+        for name, result in _RESULTS.items():
+            getattr(library, name).restype = result
     return library
 
 
-_LIBRARY: Final = _bind()
+_LIBRARY: Final = _load()
 
 
 class _Context:
@@ -222,7 +228,7 @@ def obtain_machine_tickets(keytab: str, principal: str) -> MachineTickets:
     """
     _check_readable(keytab)
     if _LIBRARY is None:
-        raise NoTickets("there is no libkrb5 of version 1.20 or newer")
+        raise NoTickets("this machine has no libkrb5 of version 1.20 or newer")
     with contextlib.ExitStack() as stack:
         context = _Context(_LIBRARY)
         stack.callback(context.close)

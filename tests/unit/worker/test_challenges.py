@@ -78,7 +78,7 @@ def test_i9_other_server_other_scheme_own_header() -> None:
 
 def test_407_without_a_proxy_gets_no_answer() -> None:
     found, _ = challenges(ImplicitSpec(server=True, proxy=True, account="alice"))
-    more = {"first_url": URL, "url": URL, "sent": NOTHING}
+    more: dict[str, Any] = {"first_url": URL, "url": URL, "sent": NOTHING}
     assert "as a proxy does" in found.reason_against(PROXY_ASKS, AuthTarget.PROXY, proxy_host="", **more)
     assert found.reason_against(PROXY_ASKS, AuthTarget.PROXY, proxy_host="proxy.test", **more) == ""
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import struct
 from pathlib import Path
 
 import pytest
 
-import openbits.worker.engine as engine_module
 from openbits.worker import gss, kerberos
 
 
@@ -38,18 +39,22 @@ def realm_without_kdc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KRB5CCNAME", f"FILE:{tmp_path}/none")
 
 
-needs_library = pytest.mark.skipif(kerberos.find_library("krb5") is None, reason="there is no libkrb5")
+needs_library = pytest.mark.skipif(kerberos._LIBRARY is None, reason="there is no libkrb5")
 
 
 @needs_library
-def test_library_is_the_one_that_libcurl_has() -> None:
-    """Two of them in one process would each keep tickets and configuration of its own."""
-    assert engine_module
-    mapped = Path("/proc/self/maps").read_text()
-    for name in ("krb5", "gssapi_krb5"):
-        library = kerberos.find_library(name)
+def test_systems_library_comes_first_and_libcurls_will_do() -> None:
+    for name, prototypes in (("krb5", kerberos._PROTOTYPES), ("gssapi_krb5", gss._PROTOTYPES)):
+        library = kerberos.load_library(name, prototypes)
         assert library is not None
-        assert library._name in mapped
+        with contextlib.suppress(OSError):
+            ctypes.CDLL(kerberos._SYSTEM[name])
+            assert library._name == kerberos._SYSTEM[name]
+        for path in kerberos._brought_along(name):
+            assert os.path.isabs(path)
+            own = ctypes.CDLL(path)
+            assert all(hasattr(own, function) for function in prototypes)
+        assert kerberos.load_library(name, {"no_such_function": ()}) is None
 
 
 def test_keytab_that_cannot_be_read(tmp_path: Path) -> None:
