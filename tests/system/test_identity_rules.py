@@ -242,14 +242,17 @@ def test_rule_5_the_network_sees_the_computer_or_nobody(world: World) -> None:
             "    job.set_credentials(openbits.AuthTarget.SERVER, openbits.AuthScheme.NEGOTIATE)\n    job.resume()",
         )
         ours = replace(world, daemon=daemon)
+        errors: dict[int, Any] = {}
         for account, seen in ((world.service, {f"{MACHINE}@{REALM}"}), (unlisted, set())):
             name = f"private/{account.name}"
             apache.add(name, 1000)
             job = ours.program(script, apache.url(name), f"{account.home}/file", account=account, capabilities=())
             shown = daemon.wait_state(job, "TRANSFERRED", "ERROR")
             assert apache.users(name) == seen
-        assert shown["error"]["code"] == "BG_E_HTTP_ERROR_401"
-        assert "anonymous" in shown["error"]["message"]
+            errors[account.uid] = shown["error"]
+        assert errors[world.service.uid] is None
+        assert errors[unlisted.uid]["code"] == "BG_E_HTTP_ERROR_401"
+        assert "anonymous" in errors[unlisted.uid]["message"]
 
 
 @pytest.mark.usefixtures("nobody_logged_on")
