@@ -6,7 +6,9 @@ missing=
 for pair in nginx:nginx-light aria2c:aria2 curl:curl ip:iproute2 openssl:openssl mke2fs:e2fsprogs \
     setpriv:util-linux useradd:passwd ps:procps systemd-analyze:systemd man:man-db setfacl:acl mount:mount \
     systemd-nspawn:systemd-container mmdebstrap:mmdebstrap dconf:dconf-cli dbus-daemon:dbus-daemon \
-    /usr/lib/python3/dist-packages/dbusmock:python3-dbusmock; do
+    /usr/lib/python3/dist-packages/dbusmock:python3-dbusmock \
+    krb5kdc:krb5-kdc kadmin.local:krb5-admin-server kinit:krb5-user apache2:apache2 squid:squid-openssl \
+    /usr/lib/apache2/modules/mod_auth_gssapi.so:libapache2-mod-auth-gssapi; do
     command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair#*:}"
 done
 [ -n "$missing" ] || exit 0

@@ -111,9 +111,9 @@ class Realm:
         self._made.discard(principal)
         self._kadmin(f"delprinc -force {principal}")
 
-    def set_max_life(self, principal: str, seconds: int) -> None:
-        """Limit how long tickets for or of a principal live."""
-        self._kadmin(f'modprinc -maxlife "{seconds} seconds" {principal}')
+    def set_password(self, principal: str, password: str) -> None:
+        """Give a principal another password."""
+        self._kadmin(f'cpw -pw "{password}" {principal}')
 
     def keytab(self, name: str, *principals: str) -> str:
         """Write the keys of principals to a file that only root can read; return its path."""
@@ -135,6 +135,29 @@ class Realm:
         """The same with a key instead of a password."""
         self._run("kinit", "-k", "-t", keytab, "-c", f"FILE:{path}", principal)
         self._give(path, account)
+
+    def kinit_as(self, account: Any, password: str, *, cache: str) -> bool:
+        """Get a ticket as the account itself; return whether its libkrb5 could keep it in such a cache."""
+        done = self._as(account, "kinit", "-c", cache, account.name, text=password + "\n")
+        return done.returncode == 0
+
+    def kdestroy_as(self, account: Any, *, cache: str) -> None:
+        """Throw the account's tickets away."""
+        assert self._as(account, "kdestroy", "-c", cache).returncode == 0
+
+    def _as(self, account: Any, *command: str, text: str = "") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command,
+            env=self._environment(),
+            input=text,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+            user=account.uid,
+            group=account.gid,
+            extra_groups=list(account.groups),
+        )
 
     @staticmethod
     def _give(path: str, account: Any) -> None:
