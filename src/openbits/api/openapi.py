@@ -21,6 +21,7 @@ _PATH_SCHEMAS: dict[str, dict[str, Any]] = {
     "job_id": {"type": "string", "format": "uuid"},
     "index": {"type": "integer", "minimum": 0},
     "code": {"type": "string"},
+    "capability": {"type": "string"},
 }
 
 
