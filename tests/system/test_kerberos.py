@@ -22,7 +22,7 @@ from openbits.client import calls
 from openbits.errors import BitsError
 from support.accounts import TestAccount, needs_root, temporary_account
 from support.apache import Apache, needs_apache, running_apache
-from support.daemon import Daemon, wait_until
+from support.daemon import Daemon, running_daemon, wait_until
 from support.kdc import REALM, Realm, needs_kdc, running_kdc
 from support.nginx import sha256_of
 from support.realm import MACHINE, PASSWORD, Person, configuration, machine_in_realm, machine_keytab
@@ -521,6 +521,28 @@ def test_ad_machine_account_where_the_host_principal_gets_no_ticket(
         job = Person(account=None, daemon=daemon).fetch(apache, path, public, allow=SERVER)
     assert job["state"] == "TRANSFERRED", (job["error"], daemon.log and daemon.log.text)
     assert apache.users(path) == {f"MEMBER$@{REALM}"}
+
+
+def test_account_s_own_service_has_its_session_s_tickets_and_no_computer(
+    realm: Realm, apache: Apache, path: str, bert: TestAccount
+) -> None:
+    """`bitsd --user`: KRB5CCNAME of who started it; the machine's keytab is not its own to use."""
+    realm.ensure(bert.name)
+    realm.set_password(bert.name, PASSWORD)
+    cache = os.path.join(bert.home, "session-tickets")
+    realm.kinit(bert.name, PASSWORD, path=cache, account=bert)
+    environment = {**realm.environment, "KRB5CCNAME": f"FILE:{cache}"}
+    with running_daemon("user", account=bert.uid, environment=environment) as daemon:
+        job = Person(account=bert, daemon=daemon).fetch(apache, path, bert.home, allow=SERVER)
+    assert job["state"] == "TRANSFERRED", job["error"]
+    assert apache.users(path) == {f"{bert.name}@{REALM}"}
+
+
+def test_root_s_own_service_is_not_the_computer(realm: Realm, apache: Apache, path: str, public: str) -> None:
+    config = f'[credentials]\nmachine_keytab = "{machine_keytab(realm)}"\n'
+    with running_daemon("user", config=config, environment=realm.environment) as daemon:
+        job = Person(account=None, daemon=daemon).fetch(apache, path, public, allow=SERVER)
+    assert_refused(job, "the computer has no Kerberos credentials: only the system's service has them")
 
 
 # --- the calls ----------------------------------------------------------------------------------------------

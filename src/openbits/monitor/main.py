@@ -85,7 +85,8 @@ def serve(chosen: Places, *, service_command: tuple[str, ...], zygote_command: t
         command=zygote_command,
         # Its workers are of many accounts; nobody's home is a safer place to look for files than a wrong one.
         # Workers log on to the network as the machine's Kerberos configuration says, wherever that is.
-        environment=_environment("/" if is_system else home, "KRB5_CONFIG"),
+        # An account's own service has the tickets of the session that started it.
+        environment=_environment("/" if is_system else home, "KRB5_CONFIG", *(() if is_system else ("KRB5CCNAME",))),
         capabilities=_ZYGOTE_CAPABILITIES if is_system else frozenset(),
     )
     return Supervisor(service=service, zygote=zygote, rule=rule, notifier=notifier).run()
