@@ -19,6 +19,7 @@ from openbits.client import calls
 from support.accounts import TestAccount, needs_root, temporary_account
 from support.daemon import Daemon, running_daemon
 from support.desktops import give_desktop, manual, needs_dconf
+from support.helping import LOCAL_FILE, NETWORK, acting, helped_job
 from support.origin import Origin, generate
 from support.proxy_server import ProxyServer
 
@@ -387,3 +388,30 @@ def test_settings_of_a_job_are_in_its_api_and_nothing_names_the_trap(home: House
     assert detail["settings"]["proxy_bypass_list"] is None
     assert str(home.trap.port) not in json.dumps(detail)
     home.bits("cancel", job, account=home.bob)
+
+
+# --- helpers (I15, T3) ---------------------------------------------------------------------------------
+
+
+@needs_dconf
+def test_i15_a_network_helper_lends_its_proxy_settings_and_a_helper_for_files_does_not(home: House) -> None:
+    """A job of NETWORK_SERVICE: by the proxy of its kind, then by alice's desktop's, which only she can read."""
+    with proxies(home, "kind", "desktop") as by:
+        home.bits("proxy", "set", "manual_proxy", by["kind"].place, "--account", "NETWORKSERVICE")
+        settings = manual("127.0.0.1", by["desktop"].port)
+        give_desktop(home.alice.home, settings, uid=home.alice.uid, gid=home.alice.gid)
+        for flags, account in ((LOCAL_FILE, home.alice), (NETWORK, home.network)):
+            with helped_job(home.daemon, home.network, priority="foreground") as helped:
+                helped.help_by(home.alice, flags)
+                helped.add(
+                    f"http://any.test/gen/{SIZE}/{int(flags)}", os.path.join(account.home, f"helped{int(flags)}")
+                )
+                helped.resume()
+                with acting(home.network):
+                    job = helped.job.id
+                assert home.end(job)["state"] == "TRANSFERRED"
+                whose = "NETWORKSERVICE" if flags is LOCAL_FILE else f"the desktop settings of {home.alice.name}"
+                assert whose in home.used(job)
+                helped.complete()
+        assert [target.rpartition("/")[2] for target in by["kind"].targets] == [str(int(LOCAL_FILE))]
+        assert [target.rpartition("/")[2] for target in by["desktop"].targets] == [str(int(NETWORK))]

@@ -81,8 +81,9 @@ def change_account(stored: AccountProxy | None, change: AccountProxyChange) -> A
             return replace(before, usage=usage)
         case AccountUsage.MANUAL_PROXY:
             _refuse(usage, script_url=change.script_url)
-            proxies = before.proxy_list if change.proxy_list is None else change.proxy_list.strip()
-            bypass = before.bypass_list if change.bypass_list is None else change.bypass_list.strip()
+            # Divided by one space each, whatever white space they came with: they are shown to people.
+            proxies = before.proxy_list if change.proxy_list is None else " ".join(change.proxy_list.split())
+            bypass = before.bypass_list if change.bypass_list is None else " ".join(change.bypass_list.split())
             _check_lists(proxies, bypass)
             return replace(before, usage=usage, proxy_list=proxies, bypass_list=bypass)
         case AccountUsage.AUTOSCRIPT:

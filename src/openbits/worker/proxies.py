@@ -102,7 +102,7 @@ class Proxies:
         self._plan = plan
         self._on_chosen = on_chosen
         self._failed: set[Proxy] = set()
-        self._told = ""
+        self._told: set[str] = set()
 
     def __repr__(self) -> str:
         return f"<Proxies {self._plan.source} failed={len(self._failed)}>"
@@ -123,8 +123,9 @@ class Proxies:
             self._failed.difference_update(proxies)
             chosen = proxies[0]
         way = f"through the proxy {chosen}" if chosen is not None else "without a proxy"
-        if way != self._told:
-            self._told = way
+        # Once each: a job whose servers take turns would say something with every file.
+        if way not in self._told:
+            self._told.add(way)
             self._on_chosen(f"{way} ({self.source})")
         return chosen
 
@@ -139,6 +140,7 @@ class Proxies:
     def has_other(self, url: str, failed: Proxy) -> bool:
         """Note that a proxy could not be reached; return whether another one may be tried for this URL at once."""
         self._failed.add(failed)
+        self._told.clear()
         table = self._plan.table
         return table is not None and any(proxy not in self._failed for proxy in table.proxies_for(url))
 

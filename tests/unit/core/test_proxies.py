@@ -123,6 +123,7 @@ def test_i20_each_set_switches_the_usage_and_keeps_the_parameters_of_the_others(
     again = change(settings, "manual_proxy")
     assert (again.usage, again.proxy_list) == (AccountUsage.MANUAL_PROXY, "p:1 q:2")
     assert change(again, "manual_proxy", bypass_list="").bypass_list == ""
+    assert change(again, "manual_proxy", proxy_list=" p:1\n\tq:2 ").proxy_list == "p:1 q:2"
     assert change(change(again, "autodetect"), "autoscript").script_url == "http://wpad/wpad.dat"
 
 

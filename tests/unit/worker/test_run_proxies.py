@@ -1,0 +1,174 @@
+"""The proxies of one run, and what libcurl's errors mean when there is one on the way (J23, J22, R4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from openbits.core.proxylist import Proxy, parse_table
+from openbits.errors import ErrorContext
+from openbits.frames.worker import ProxySpec
+from openbits.worker.failure import Failure, TransferError
+from openbits.worker.proxies import Attempt, Plan, Proxies, make_plan, map_proxy_error, needs_reading, refused_tunnel
+
+URL = "http://origin.test/"
+P, Q = Proxy("http", "p", 1), Proxy("http", "q", 2)
+SECURE = Proxy("https", "p", 443)
+
+
+def run(listed: str, bypass: str = "") -> tuple[Proxies, list[str]]:
+    told: list[str] = []
+    return Proxies(Plan(source="somebody's settings", table=parse_table(listed, bypass)), told.append), told
+
+
+# --- choosing --------------------------------------------------------------------------------------
+
+
+def test_a_proxy_that_failed_is_passed_over_until_all_have() -> None:
+    proxies, told = run("p:1 q:2")
+    assert proxies.choose(URL) == P
+    assert proxies.has_other(URL, P)
+    assert proxies.choose(URL) == proxies.choose(URL) == Q
+    assert not proxies.has_other(URL, Q)
+    assert proxies.choose(URL) == P
+    assert [way.split()[3] for way in told] == ["http://p:1", "http://q:2", "http://p:1"]
+
+
+def test_a_proxy_alone_is_tried_again_and_there_is_never_a_way_around_it() -> None:
+    proxies, _ = run("p:1")
+    for _ in range(3):
+        assert proxies.choose(URL) == P
+        assert not proxies.has_other(URL, P)
+
+
+def test_what_is_chosen_is_told_once_for_each_way() -> None:
+    proxies, told = run("p:1", "<local>")
+    for _ in range(3):
+        assert proxies.choose("http://intranet/") is None
+        assert proxies.choose(URL) == P
+    assert told == ["without a proxy (somebody's settings)", "through the proxy http://p:1 (somebody's settings)"]
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        ProxySpec(usage="manual", proxies="p::", source="S"),
+        ProxySpec(usage="manual", proxies="p", bypass="a.*", source="S"),
+        ProxySpec(usage="detect", source="S"),
+        ProxySpec(usage="script", script_url="http://w/", source="S"),
+        ProxySpec(usage="a usage of a later version", source="S"),
+    ],
+)
+def test_j22_settings_that_cannot_be_followed_let_no_request_out(spec: ProxySpec) -> None:
+    assert not needs_reading(spec)
+    with pytest.raises(TransferError) as caught:
+        Proxies(make_plan(spec), print).choose(URL)
+    failure = caught.value.failure
+    assert (failure.name, failure.transient, failure.is_break) == ("BG_E_INVALID_PROXY_INFO", False, False)
+    assert failure.message.startswith("S: ")
+
+
+def test_direct_is_direct() -> None:
+    assert Proxies(make_plan(ProxySpec()), lambda _: None).choose(URL) is None
+
+
+# --- errors ----------------------------------------------------------------------------------------
+
+
+def attempt(**changes: Any) -> Attempt:
+    values: dict[str, Any] = {
+        "proxy": P,
+        "host": "origin.test",
+        "is_tunnel": False,
+        "connect_status": 0,
+        "is_proxy_reached": True,
+        "is_old": False,
+        "os_errno": 0,
+        "connect_timeout_s": 9,
+    }
+    return Attempt(**values | changes)
+
+
+@pytest.mark.parametrize(
+    ("code", "changes", "name", "next_may_be_tried"),
+    [
+        (5, {}, "ERROR_WINHTTP_NAME_NOT_RESOLVED", True),
+        (7, {"is_proxy_reached": False, "os_errno": 111}, "ERROR_WINHTTP_CANNOT_CONNECT", True),
+        (7, {"is_tunnel": True, "is_proxy_reached": False, "is_old": True}, "ERROR_WINHTTP_CANNOT_CONNECT", True),
+        (28, {"is_proxy_reached": False}, "ERROR_WINHTTP_CANNOT_CONNECT", True),
+        (28, {"is_tunnel": True}, "ERROR_WINHTTP_CANNOT_CONNECT", False),
+        (56, {"is_tunnel": True}, "ERROR_WINHTTP_CONNECTION_ERROR", True),
+        (8, {"is_tunnel": True}, "ERROR_WINHTTP_CONNECTION_ERROR", True),
+    ],
+)
+def test_errors_on_the_way_to_the_proxy_name_it_and_not_the_server(
+    code: int, changes: dict[str, Any], name: str, next_may_be_tried: bool
+) -> None:
+    failure = map_proxy_error(code, "text", attempt(**changes))
+    assert failure is not None
+    assert (failure.name, failure.may_try_next_proxy) == (name, next_may_be_tried)
+    assert failure.transient
+    assert failure.is_break
+    assert "the proxy http://p:1" in failure.message
+
+
+@pytest.mark.parametrize(
+    ("code", "changes"),
+    [
+        (56, {}),
+        (52, {}),
+        (18, {}),
+        (56, {"is_tunnel": True, "connect_status": 200}),
+        (56, {"is_tunnel": True, "is_old": True}),
+        (35, {"is_tunnel": True, "connect_status": 200}),
+        (60, {"proxy": SECURE, "is_tunnel": True, "connect_status": 200}),
+        (60, {"is_tunnel": True}),
+    ],
+)
+def test_errors_behind_the_proxy_are_not_its_own(code: int, changes: dict[str, Any]) -> None:
+    assert map_proxy_error(code, "text", attempt(**changes)) is None
+
+
+@pytest.mark.parametrize("code", [35, 60])
+def test_a_proxy_with_a_wrong_certificate_is_not_passed_over(code: int) -> None:
+    failure = map_proxy_error(code, "text", attempt(proxy=SECURE))
+    assert failure is not None
+    assert (failure.name, failure.transient) == ("ERROR_WINHTTP_SECURE_FAILURE", False)
+    assert not failure.may_try_next_proxy
+
+
+@pytest.mark.parametrize(
+    ("status", "transient", "is_break"),
+    [(302, False, False), (403, False, False), (407, False, False), (503, True, True)],
+)
+def test_an_answer_to_connect_is_the_proxys(status: int, transient: bool, is_break: bool) -> None:
+    failure = map_proxy_error(7, "CONNECT tunnel failed", attempt(is_tunnel=True, connect_status=status))
+    assert failure == refused_tunnel(status, P, "origin.test")
+    assert (failure.name, failure.transient) == (f"BG_E_HTTP_ERROR_{status}", transient)
+    assert failure.is_break is is_break
+    assert not failure.may_try_next_proxy
+
+
+# --- what people read --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sent:
+    proxy: Proxy | None
+
+
+def failure(message: str, context: ErrorContext = ErrorContext.REMOTE_FILE) -> Failure:
+    return Failure(name="E_FAIL", context=context, message=message, transient=False)
+
+
+def test_a_failure_says_once_by_which_proxy_and_whose_settings() -> None:
+    proxies, _ = run("p:1")
+    named = proxies.named(failure("it failed"), Sent(P))
+    assert named.message == "it failed (through the proxy http://p:1: somebody's settings)"
+    assert proxies.named(named, Sent(P)) == named
+    assert proxies.named(failure("the proxy http://p:1 said no"), Sent(P)).message.endswith("no (somebody's settings)")
+    for left in (proxies.named(failure("x"), Sent(None)), proxies.named(failure("x"), None)):
+        assert left.message == "x"
+    assert proxies.named(failure("disk", ErrorContext.LOCAL_FILE), Sent(P)).message == "disk"
