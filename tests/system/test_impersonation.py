@@ -10,11 +10,13 @@ import contextlib
 import json
 import multiprocessing
 import os
+import pathlib
 import pty
 import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -91,18 +93,24 @@ def test_only_the_calling_thread_is_somebody_else_and_only_as_far_as_it_acts(
     assert own_credentials() == before
 
 
-def test_files_are_opened_as_the_account(alice: TestAccount, tmp_path: Any) -> None:
+@pytest.fixture
+def public() -> Iterator[pathlib.Path]:
+    """A directory of root's that everybody may look into."""
+    with tempfile.TemporaryDirectory(prefix="obt-public-") as path:
+        os.chmod(path, 0o755)
+        yield pathlib.Path(path)
+
+
+def test_files_are_opened_as_the_account(alice: TestAccount, public: pathlib.Path) -> None:
     path = os.path.join(alice.home, "made")
-    secret = tmp_path / "secret"
+    secret = public / "secret"
     secret.write_text("root's")
     secret.chmod(0o600)
-    shared = tmp_path / "shared"
+    shared = public / "shared"
     shared.write_text("for a group of hers")
     [group, _] = sorted(set(alice.groups) - {alice.gid})
     os.chown(shared, 0, group)
     shared.chmod(0o640)
-    for directory in (tmp_path, *list(tmp_path.parents)[:2]):
-        os.chmod(directory, 0o755)
     with openbits.impersonate(alice.uid):
         with open(path, "w", encoding="ascii") as file:
             file.write("hers")
