@@ -250,12 +250,23 @@ class OpenForReading:
 @SERVICE_TO_WORKER.frame
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdoptFile:
-    """Make a temporary file with the first `length` bytes of the descriptor that travels along, durably."""
+    """Make a temporary file with the first `length` bytes of the descriptor that travels along."""
 
     operation: int
     temporary_name: str
     length: int
     umask: int
+    is_synced: bool = True
+    """Whether it is durable when this is answered; many small files are made so together, by SyncDirectories."""
+
+
+@SERVICE_TO_WORKER.frame
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncDirectories:
+    """Make durable what was adopted in these directories (full paths); the file systems they are on are synced."""
+
+    operation: int
+    paths: tuple[str, ...]
 
 
 @SERVICE_TO_WORKER.frame

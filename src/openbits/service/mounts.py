@@ -18,6 +18,7 @@ from openbits.core.mounts import MountTable, mapping_problem, session_problem
 from openbits.errors import BitsError
 from openbits.service.workers import WorkerGone, WorkerPool
 
+INLINE_TABLE_BYTES: Final = 128 * 1024
 LARGEST_TABLE_BYTES: Final = 4 * 1024 * 1024
 _ATTEMPTS: Final = 3
 _SESSION_ADVICE: Final = (
@@ -90,20 +91,36 @@ class Paths:
 
 
 async def read_tables(pid: int) -> Tables:
-    """Read both, in a thread: a table may have thousands of lines, which the kernel makes one by one."""
-    return await asyncio.to_thread(lambda: (read_table("self"), read_table(str(pid))))
+    """Read both; at once if they are as small as they mostly are, because a thread costs more than that."""
+    try:
+        return _read("self", INLINE_TABLE_BYTES), _read(str(pid), INLINE_TABLE_BYTES)
+    except _LargerTable:
+        return await asyncio.to_thread(lambda: (read_table("self"), read_table(str(pid))))
 
 
 def read_table(process: str, *, proc: str = "/proc") -> bytes | None:
     """Return the mountinfo of a process, or None when it is gone, hidden, or larger than anybody needs."""
     try:
+        return _read(process, LARGEST_TABLE_BYTES, proc)
+    except _LargerTable:
+        return None
+
+
+class _LargerTable(Exception):
+    """There is more than was to be read."""
+
+
+def _read(process: str, most_bytes: int, proc: str = "/proc") -> bytes | None:
+    try:
         with open(f"{proc}/{process}/mountinfo", "rb", buffering=0) as file:
             parts = bytearray()
-            while len(parts) <= LARGEST_TABLE_BYTES and (part := os.read(file.fileno(), 1 << 20)):
+            while part := os.read(file.fileno(), 1 << 16):
                 parts += part
+                if len(parts) > most_bytes:
+                    raise _LargerTable
     except OSError:
         return None
-    return bytes(parts) if 0 < len(parts) <= LARGEST_TABLE_BYTES else None
+    return bytes(parts) or None
 
 
 def _shown(path: str) -> str:

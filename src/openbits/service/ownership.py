@@ -11,6 +11,7 @@ new one.
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import logging
 import os
@@ -25,14 +26,14 @@ from openbits.core.events import ChangeOwner
 from openbits.core.model import AccountKind, Caller, File, Identity, Job, Owner
 from openbits.core.states import Trigger, next_state
 from openbits.errors import BitsError
-from openbits.frames.worker import AdoptFile, OpenForReading
+from openbits.frames.worker import AdoptFile, OpenForReading, SyncDirectories
 from openbits.service.calls import Outcome
 from openbits.service.helpertokens import HelperTokens
 from openbits.service.ledger import Draft, Ledger
 from openbits.service.mounts import Paths
 from openbits.service.runs import Conductor
 from openbits.service.tasks import Tasks
-from openbits.service.workers import Worker, WorkerGone, WorkerPool
+from openbits.service.workers import Worker, WorkerGone, WorkerPool, chunked
 from openbits.store.records import PendingEffect
 
 log = logging.getLogger(__name__)
@@ -180,10 +181,12 @@ class Ownership:
             return tuple(move.index for move in counting)
         lost: list[int] = []
         turns = asyncio.Semaphore(_AT_ONCE)
+        # One sync of everything costs more than one file's, and less than that of many.
+        is_synced = len(counting) <= _AT_ONCE
 
         async def hand_over(move: _Move) -> None:
             async with turns:
-                if not await self._copy_file(giver, taker, job, owner, move):
+                if not await self._copy_file(giver, taker, job, owner, move, is_synced=is_synced):
                     lost.append(move.index)
 
         with giver.held():
@@ -195,6 +198,8 @@ class Ownership:
                             group.create_task(hand_over(move), name=f"hand over {job.id} {move.index}")
                 except BaseExceptionGroup as errors:
                     raise errors.exceptions[0] from None
+                if not is_synced:
+                    await _sync(taker, [move.new_name for move in counting])
         return tuple(sorted(lost))
 
     async def _giver(self, files: Owner) -> Worker | None:
@@ -205,7 +210,9 @@ class Ownership:
                 raise
             return None
 
-    async def _copy_file(self, giver: Worker, taker: Worker, job: Job, owner: Owner, move: _Move) -> bool:
+    async def _copy_file(
+        self, giver: Worker, taker: Worker, job: Job, owner: Owner, move: _Move, *, is_synced: bool
+    ) -> bool:
         try:
             _, fd = await giver.ask(
                 lambda operation: OpenForReading(
@@ -227,6 +234,7 @@ class Ownership:
                             temporary_name=move.new_name,
                             length=move.length,
                             umask=job.settings.umask,
+                            is_synced=is_synced,
                         ),
                         (fd,),
                     )
@@ -318,6 +326,18 @@ class Ownership:
                 return f"{len(failures)} temporary files are left over: {failures[0].message}"
             return ""
         return f"{len(paths)} temporary files are left over: the account's processes end again and again"
+
+
+async def _sync(taker: Worker, files: Sequence[str]) -> None:
+    directories = list(dict.fromkeys(map(posixpath.dirname, files)))
+    for chunk in chunked(directories, len):
+        failures = await taker.results_of(functools.partial(_sync_order, tuple(chunk)))
+        if failures:
+            raise BitsError(failures[0].error, failures[0].message)
+
+
+def _sync_order(paths: tuple[str, ...], operation: int) -> SyncDirectories:
+    return SyncDirectories(operation=operation, paths=paths)
 
 
 def _moves(job: Job) -> tuple[_Move, ...]:

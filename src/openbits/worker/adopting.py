@@ -11,7 +11,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from openbits.frames.worker import AdoptFile, FileOpened, FileResult
@@ -107,8 +107,9 @@ class Adoption:
             try:
                 _copy(self._source, self._target, self._order.length, self._is_cancelled)
                 set_modified(self._target, self._modified_epoch_s)
-                os.fsync(self._target)
-                self._directory.sync()
+                if self._order.is_synced:
+                    os.fsync(self._target)
+                    self._directory.sync()
             except BaseException:
                 with contextlib.suppress(OSError):
                     os.unlink(self._name, dir_fd=self._directory.fd)
@@ -132,6 +133,24 @@ class Adoption:
         if self._directory is not None:
             self._directory.release()
         self._directories.close()
+
+
+def sync_directories(paths: Iterable[str]) -> list[FileResult]:
+    """Make durable what was made in these directories: each file system is synced once."""
+    synced: set[int] = set()
+    for path in paths:
+        try:
+            directory = Directory(path)
+            try:
+                if directory.device not in synced:
+                    directory.sync_file_system()
+                    synced.add(directory.device)
+            finally:
+                directory.release()
+        except OSError as error:
+            failure = local_failure(error, path)
+            return [FileResult(index=0, error=failure.name, message=failure.message)]
+    return []
 
 
 def _copy(source: int, target: int, length: int, is_cancelled: Callable[[], bool]) -> None:

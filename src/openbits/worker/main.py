@@ -34,12 +34,13 @@ from openbits.frames.worker import (
     RenameFiles,
     StartTransfer,
     StopTransfer,
+    SyncDirectories,
     TakeTickets,
     TransferFiles,
     WalkPaths,
     WorkerReady,
 )
-from openbits.worker.adopting import Adoption, open_for_reading
+from openbits.worker.adopting import Adoption, open_for_reading, sync_directories
 from openbits.worker.engine import Engine
 from openbits.worker.fetch import Tools
 from openbits.worker.helper import Helper
@@ -174,6 +175,8 @@ class Worker:
                 self._receive_handle(message, None)
             case OpenForReading():
                 self._open_for_reading(message)
+            case SyncDirectories():
+                self._operate(message.operation, lambda: sync_directories(message.paths), by=self._adopter)
             case ObtainTickets():
                 self._tickets.obtain(message, self._send)
             case RenameFiles() | DeleteFiles():

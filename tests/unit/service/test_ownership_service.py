@@ -21,6 +21,7 @@ from openbits.frames.worker import (
     RenameFiles,
     StartTransfer,
     StopTransfer,
+    SyncDirectories,
 )
 from openbits.service.calls import NewFile, Outcome
 from openbits.store.errors import StoreFull
@@ -60,6 +61,8 @@ class Hand(FakeWorker):
                 os.close(fd)
             case AdoptFile() if self.adopts:
                 self.adopt(message)
+            case SyncDirectories(operation=number):
+                self.send(OperationResults(operation=number, results=(), last=True))
             case _:
                 pass
 
@@ -142,6 +145,24 @@ def test_i8_the_job_goes_on_with_the_new_owners_worker() -> None:
         assert deleted(hand(service, ALICE)) == set(before)
         assert service.disk.effects == {}
         assert service.disk.events[-1].owner_uid == CAROL.identity.uid
+
+    play(script)
+
+
+def test_i8_many_files_are_made_durable_together_before_the_job_is_told() -> None:
+    async def script(service: Service) -> None:
+        job_id = await service.create(files=20)
+        for index in range(20):
+            await service.say(service.worker.started(index), service.worker.done(index))
+        await service.say(service.worker.ended())
+        assert service.state(job_id) is JobState.TRANSFERRED
+        task = asyncio.ensure_future(service.runtime.ownership.take(CAROL, job_id))
+        await task
+        carol = hand(service, CAROL)
+        orders = [message for message in carol.heard if isinstance(message, AdoptFile | SyncDirectories)]
+        assert [order.is_synced for order in orders if isinstance(order, AdoptFile)] == [False] * 20
+        assert orders[-1] == SyncDirectories(operation=orders[-1].operation, paths=("/home/alice",))
+        assert service.state(job_id) is JobState.TRANSFERRED
 
     play(script)
 

@@ -11,7 +11,7 @@ import pytest
 
 from openbits.frames.worker import AdoptFile, FileResult
 from openbits.worker import adopting
-from openbits.worker.adopting import LOST, Adoption, open_for_reading
+from openbits.worker.adopting import LOST, Adoption, open_for_reading, sync_directories
 from openbits.worker.walking import walk
 
 CONTENT = os.urandom(300_000)
@@ -52,6 +52,12 @@ def test_i8_exactly_the_bytes_that_count_are_taken(tmp_path: Path, length: int) 
     found = target.stat()
     assert (stat.S_IMODE(found.st_mode), found.st_mtime) == (0o640, 1_600_000_000)
     assert is_closed(source)
+
+
+def test_i8_many_files_are_synced_together(tmp_path: Path) -> None:
+    assert sync_directories([str(tmp_path), "/"]) == []
+    [result] = sync_directories([str(tmp_path), str(tmp_path / "missing")])
+    assert result.error == "ERROR_PATH_NOT_FOUND"
 
 
 def test_i8_large_files_are_copied_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
