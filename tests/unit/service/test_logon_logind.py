@@ -14,9 +14,19 @@ import pytest
 from dbus_fast import Message, Variant
 
 from openbits.service.logon import bus as bus_module
-from openbits.service.logon.logind import LogindSource
+from openbits.service.logon.logind import SETTLE_S, LogindSource
 from openbits.service.tasks import Tasks
-from support.fake_logind import FakeLogind, PrivateBus, Session, User, fake_logind, private_bus, session_path, user_path
+from support.fake_logind import (
+    NAME,
+    FakeLogind,
+    PrivateBus,
+    Session,
+    User,
+    fake_logind,
+    private_bus,
+    session_path,
+    user_path,
+)
 
 TIMEOUT_S = 20.0
 ALICE, BOB = 4001, 4002
@@ -312,12 +322,12 @@ def test_signals_of_others_do_not_make_us_work(bus: PrivateBus, logind: FakeLogi
                 await watcher.until_known(ALICE)
                 looks = watcher.source.looks
                 [us] = callers
-                for _ in range(50):
-                    signal = Message.new_signal(
-                        "/org/freedesktop/login1", "org.freedesktop.login1.Manager", "SessionNew"
-                    )
+                for _ in range(10):
+                    signal = Message.new_signal("/org/freedesktop/login1", f"{NAME}.Manager", "SessionNew")
                     signal.destination = us
                     stranger._do(stranger._send(signal))
+                    # Each would have a look of its own.
+                    await asyncio.sleep(2 * SETTLE_S)
                 # What comes after them is answered, and they were not.
                 logind.log_on(BOB)
                 await watcher.until_known(ALICE, BOB)
@@ -381,6 +391,25 @@ def test_facts_are_forgotten_after_the_grace_and_known_again_later(
             bus.start()
             logind.start()
             await watcher.until_known(ALICE)
+
+    run(main())
+
+
+def test_a_grace_that_was_not_needed_to_its_end_ends_nothing_later(
+    bus: PrivateBus, logind: FakeLogind, tmp_path: Path
+) -> None:
+    logind.log_on(ALICE)
+
+    async def main() -> None:
+        async with watching(bus.address, tmp_path, grace_s=1.0) as watcher:
+            await watcher.until_known(ALICE)
+            logind.stop()
+            await watcher.until(lambda: watcher.source.problem != "")
+            logind.start()
+            await watcher.until_known(ALICE)
+            # The time is the test: the grace would end in it.
+            await asyncio.sleep(1.1)
+            assert watcher.said == [{ALICE}]
 
     run(main())
 

@@ -138,10 +138,38 @@ def test_a_kernel_without_watches_left_is_a_problem_and_no_error(
     asyncio.run(main())
 
 
-def test_lost_events_are_a_hint() -> None:
+def test_a_way_that_grows_while_it_is_being_watched_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Made between the look at the path and the watch of the directory above it."""
+    path = tmp_path / "a" / "b" / "c"
+
+    class Racing(Inotify):
+        def add(self, watched: str, mask: int) -> int:
+            try:
+                return super().add(watched, mask)
+            except FileNotFoundError:
+                # Too late for the watch of this directory, and too early for that of the one above.
+                os.makedirs(watched, exist_ok=True)
+                raise
+
+    monkeypatch.setattr(pathwatch, "Inotify", Racing)
+
     async def main() -> None:
         heard = Heard()
-        watch = PathWatch("/", mask=0, on_change=heard)
+        watch = PathWatch(str(path), mask=inotify.MOVED_TO, on_change=heard)
+        watch.start()
+        path.mkdir(exist_ok=True)
+        (tmp_path / "x").touch()
+        await heard.after(lambda: (tmp_path / "x").rename(path / "x"))
+        assert "there" in repr(watch)
+        watch.close()
+
+    asyncio.run(main())
+
+
+def test_lost_events_are_a_hint(tmp_path: Path) -> None:
+    async def main() -> None:
+        heard = Heard()
+        watch = PathWatch(str(tmp_path), mask=0, on_change=heard)
         watch.start()
 
         class Overflowing(Inotify):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -141,10 +142,13 @@ def test_a_worker_that_ends_when_it_is_let_go_is_not_killed() -> None:
         await service.create()
         await service.say(service.worker.started(), service.worker.done(0), service.worker.ended())
         assert alive(service), "an idle worker stays, while its account is logged on"
+        went_wrong: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: went_wrong.append(context))
         await change(service)
         assert not alive(service)
         await asyncio.sleep(2)
         assert kills(service) == 0
+        assert went_wrong == []
 
     play(script)
 
@@ -234,6 +238,42 @@ def test_others_are_not_touched() -> None:
         assert service.state(daemon).is_active
 
     play(script, Configuration(scheduler=Scheduler(max_background_jobs=9), accounts=Accounts(network_service=("77",))))
+
+
+def test_idle_workers_of_services_stay() -> None:
+    """Nobody is logged on, and that is nothing to them."""
+
+    async def script(service: Service) -> None:
+        await change(service)
+        for caller in (ROOT, DAEMON):
+            await service.create(caller=caller)
+            await service.say(service.worker.started(), service.worker.done(0), service.worker.ended())
+            await asyncio.sleep(10)
+            assert alive(service)
+
+    play(script, Configuration(accounts=Accounts(network_service=("77",))))
+
+
+def test_a_worker_is_held_for_a_run_that_is_being_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever else ends in it meanwhile, and however soon idle workers are to leave."""
+
+    async def script(service: Service) -> None:
+        terms, pool = service.runtime.conductor._terms, service.runtime.pool
+        prepare = terms.prepare
+
+        async def slowly(job: Any, account: Any, worker: Any) -> Any:
+            pool.release(worker)
+            await asyncio.sleep(10)
+            return await prepare(job, account, worker)
+
+        monkeypatch.setattr(terms, "prepare", slowly)
+        job_id = await service.create()
+        await asyncio.sleep(11)
+        assert len(service.monitor.workers) == 2, "one that looked at the directory, and one for the run"
+        assert len(service.worker.files) == 1
+        assert service.state(job_id) is JobState.CONNECTING
+
+    play(script, Configuration(worker=Worker(idle_s=0)))
 
 
 def test_root_that_logs_on_and_off_changes_nothing_for_its_jobs() -> None:

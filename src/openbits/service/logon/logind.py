@@ -125,7 +125,6 @@ class LogindSource:
     def _signal(self, sender: str, member: str, arguments: Sequence[Any]) -> None:
         if sender == BUS_NAME and member == "NameOwnerChanged":
             if len(arguments) == 3 and arguments[0] == _LOGIN:
-                self._owner = str(arguments[2])
                 self._failures = 0
                 self._wake.set()
         elif sender == self._owner:

@@ -138,7 +138,7 @@ def make_source(
         return AlwaysSource()
     if provider == "utmp":
         return UtmpSource(tasks=tasks, on_change=on_change)
-    # Here and not at the top: it costs 20 ms and 4 MiB, which most user's services can do without.
+    # Here and not at the top: it costs 20 ms and 2 MiB, which a user's service can do without.
     from openbits.service.logon.logind import LogindSource  # noqa: PLC0415
 
     def make_logind(on_change: Callable[[], None], *, is_expected: bool) -> LogindSource:
