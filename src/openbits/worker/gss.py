@@ -12,7 +12,7 @@ import enum
 from ctypes import POINTER, Structure, byref, c_char_p, c_int, c_size_t, c_uint32, c_void_p
 from typing import Any, Final
 
-from openbits.worker.kerberos import load_library
+from openbits.worker.kerberos import load_library, readable
 
 _SERVICE: Final = "HTTP"
 _INITIATE: Final = 1
@@ -195,7 +195,7 @@ def _text(code: int, kind: int, mechanism: _Oid) -> str:
         if _LIBRARY.gss_display_status(byref(minor), code, kind, byref(mechanism), byref(more), byref(buffer)):
             break
         if buffer.value:
-            texts.append(ctypes.string_at(buffer.value, buffer.length).decode("utf-8", "replace"))
+            texts.append(readable(ctypes.string_at(buffer.value, buffer.length)))
         _LIBRARY.gss_release_buffer(byref(minor), byref(buffer))
         if not more.value:
             break

@@ -29,6 +29,7 @@ _CLIENT_UNKNOWN: Final = -1765328378
 _CLOCK_SKEW: Final = -1765328347
 _KDC_UNREACHABLE: Final = -1765328228
 _KEYTAB_END: Final = -1765328202
+_TEXT_LIMIT: Final = 400
 _ENTRIES_READ: Final = 1000
 """No keytab of a computer has more."""
 _MAPPED: Final = re.compile(r" (/.*/lib(krb5|gssapi_krb5)[-.][^/]*)$")
@@ -52,6 +53,12 @@ def load_library(name: str, prototypes: Mapping[str, tuple[Any, ...]]) -> ctypes
                 getattr(library, function).argtypes = arguments
             return library
     return None
+
+
+def readable(text: bytes) -> str:
+    """What a library says, for a sentence: a part of it may come from whoever answered in a KDC's name."""
+    decoded = text.decode("utf-8", "replace")
+    return "".join(char if char.isprintable() else " " for char in decoded).strip()[:_TEXT_LIMIT]
 
 
 def _brought_along(name: str) -> list[str]:
@@ -186,7 +193,7 @@ class _Context:
     def text(self, code: int) -> str:
         pointer = self._library.krb5_get_error_message(self._context, code)
         try:
-            text = ctypes.string_at(pointer).decode("utf-8", "replace")
+            text = readable(ctypes.string_at(pointer))
         finally:
             self._library.krb5_free_error_message(self._context, pointer)
         match code:
