@@ -71,7 +71,8 @@ def _desktop_plan(spec: ProxySpec) -> Plan:
         found = read_desktop()
     except OSError as error:
         # It may be a home that is not mounted yet; what stands there must not be passed over.
-        return _unusable(spec, f"{error.filename}: {error.strerror}", transient=True)
+        advice = "give the account access to it, or store settings of its own with 'bits proxy set'"
+        return _unusable(spec, f"{error.filename}: {error.strerror}: {advice}", transient=True)
     if found.script_url is not None:
         return _unusable(spec, _BY_WHOM_IT_IS_FOUND)
     return Plan(source=spec.source, table=found.table)
