@@ -272,6 +272,15 @@ def test_capabilities_are_not_guessed(scene: Scene, route: Route, guess: str) ->
     assert problem["code"] in ("RPC_E_DISCONNECTED", "E_INVALIDARG")
 
 
+@pytest.mark.parametrize("route", [route for route in ROUTES if route.path == "/v1/proxy-settings"], ids=label)
+@pytest.mark.parametrize("of", ["alice", "root", "LOCALSYSTEM", "NETWORKSERVICE", "LOCALSERVICE"])
+def test_i20_the_proxy_settings_of_others_are_theirs(scene: Scene, route: Route, of: str) -> None:
+    name = scene.alice.name if of == "alice" else of
+    body = BODIES[route.body.__name__] if route.body is not None else None
+    status, problem, _ = call(scene.daemon, scene.mallory, route.method, f"{route.path}?account={name}", body)
+    assert (status, problem["code"]) == (403, "E_ACCESSDENIED")
+
+
 CLAIMS = (
     "X-Remote-User: root\r\nX-Remote-Uid: 0\r\n",
     "Authorization: Basic cm9vdDo=\r\n",
@@ -434,8 +443,10 @@ def test_a_device_at_the_temporary_name_is_never_written_to(daemon: Daemon, orig
 # --- namespaces and groups -----------------------------------------------------------------------------------------
 
 
-def call_from_namespace(daemon: Daemon, account: TestAccount, uid_map: str) -> subprocess.CompletedProcess[str]:
-    """Run `bits list` in a user namespace of the account's with a map that root writes."""
+def call_from_namespace(
+    daemon: Daemon, account: TestAccount, uid_map: str, gid_map: str
+) -> subprocess.CompletedProcess[str]:
+    """Run `bits list` in a user namespace of the account's with maps that root writes."""
     script = f"echo ready; read go; exec {os.path.join(BIN, 'bits')} list"
     with subprocess.Popen(
         ["unshare", "--user", "sh", "-c", script],
@@ -451,21 +462,39 @@ def call_from_namespace(daemon: Daemon, account: TestAccount, uid_map: str) -> s
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
-        for name in ("uid_map", "gid_map"):
+        for name, text in (("uid_map", uid_map), ("gid_map", gid_map)):
             with open(f"/proc/{process.pid}/{name}", "w", encoding="ascii") as file:
-                file.write(uid_map)
+                file.write(text)
         out, err = process.communicate("go\n", timeout=60)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
+WHOLE = "0 0 4294967295\n"
+
+
 @pytest.mark.parametrize(
-    "uid_map", ["0 {uid} 1\n", "{uid} {uid} 1\n", "0 100000 65536\n", "0 0 65536\n", "0 0 4294967294\n"]
+    ("uid_map", "gid_map"),
+    [
+        ("0 {uid} 1\n", "0 {uid} 1\n"),
+        ("{uid} {uid} 1\n", "{uid} {uid} 1\n"),
+        ("0 100000 65536\n", "0 100000 65536\n"),
+        ("0 0 65536\n", "0 0 65536\n"),
+        ("0 0 4294967294\n", WHOLE),
+        (WHOLE, "0 0 65536\n"),
+    ],
 )
-def test_rule_8_other_user_namespaces_are_refused(scene: Scene, uid_map: str) -> None:
-    """Whatever the map looks like; one that maps everything to itself, which only root can make, changes nothing."""
-    refused = call_from_namespace(scene.daemon, scene.mallory, uid_map.format(uid=scene.mallory.uid))
+def test_rule_8_other_user_namespaces_are_refused(scene: Scene, uid_map: str, gid_map: str) -> None:
+    """Whatever the maps look like: one's own uid, the subordinate ones, or nearly all."""
+    uid = scene.mallory.uid
+    refused = call_from_namespace(scene.daemon, scene.mallory, uid_map.format(uid=uid), gid_map.format(uid=uid))
     assert refused.returncode == 4, refused.stderr
     assert "namespace" in refused.stderr
+
+
+def test_rule_8_where_every_account_is_itself_it_is_itself(scene: Scene) -> None:
+    """Only root can make such a namespace; it cannot be told from ours, and nothing in it is different."""
+    listed = call_from_namespace(scene.daemon, scene.mallory, WHOLE, WHOLE)
+    assert listed.returncode == 0, listed.stderr
 
 
 def test_a1_the_kernel_says_who_is_in_the_group(scene: Scene) -> None:

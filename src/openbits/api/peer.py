@@ -55,21 +55,23 @@ def read_identity(sock: PeerSocket) -> tuple[Identity, int]:
 def check_namespace(pid: int, *, proc: str = "/proc") -> None:
     """Refuse a process whose uids are not ours. Raises E_ACCESSDENIED.
 
-    The map of a process's user namespace is readable for everybody; the link that names the
-    namespace is not.
+    The maps of a process's user namespace are readable for everybody; the link that names the namespace is not.
+    A namespace below ours tells its maps in our numbers, so the same text means that every account in it is itself:
+    only root can make such a one, and there is nothing to refuse.
     """
     try:
-        with (
-            open(f"{proc}/self/uid_map", encoding="ascii") as own,
-            open(f"{proc}/{pid}/uid_map", encoding="ascii") as its,
-        ):
-            same = own.read() == its.read()
+        same = all(_map(f"{proc}/self/{name}") == _map(f"{proc}/{pid}/{name}") for name in ("uid_map", "gid_map"))
     except OSError:
         raise BitsError(
             "E_ACCESSDENIED", "the calling process cannot be seen from here: it may be gone, or in another namespace"
         ) from None
     if not same:
         raise BitsError("E_ACCESSDENIED", "calls from another user namespace are refused: its accounts are not ours")
+
+
+def _map(path: str) -> str:
+    with open(path, encoding="ascii") as file:
+        return file.read()
 
 
 class Accounts:
