@@ -9,6 +9,7 @@ import contextlib
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -543,6 +544,30 @@ def test_root_s_own_service_is_not_the_computer(realm: Realm, apache: Apache, pa
     with running_daemon("user", config=config, environment=realm.environment) as daemon:
         job = Person(account=None, daemon=daemon).fetch(apache, path, public, allow=SERVER)
     assert_refused(job, "the computer has no Kerberos credentials: only the system's service has them")
+
+
+def test_kdc_that_does_not_answer_holds_up_nothing_else(
+    realm: Realm, apache: Apache, path: str, public: str, alice: TestAccount
+) -> None:
+    """One job of an account waits for a ticket; its others do not, and the one that waits can be stopped at once."""
+    apache.add("open", 1000)
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as deaf:
+        realm.configure(port=deaf.getsockname()[1])
+        try:
+            with machine_in_realm(realm, configuration(machine_keytab(realm))) as daemon:
+                person = Person(account=alice, daemon=daemon)
+                # A name of the server for which there is no ticket in the cache yet.
+                url = apache.url(path).replace("localhost", "127.0.0.1")
+                waiting = person.job((url, os.path.join(public, "waiting")), allow=SERVER, priority="foreground")
+                deaf.settimeout(20)
+                connection, _ = deaf.accept()
+                with contextlib.closing(connection):
+                    assert person.fetch(apache, "open", public, allow=SERVER)["state"] == "TRANSFERRED"
+                    began = time.monotonic()
+                    person.perform(calls.cancel(waiting))
+                    assert time.monotonic() - began < 2
+        finally:
+            realm.configure()
 
 
 # --- the calls ----------------------------------------------------------------------------------------------

@@ -85,6 +85,15 @@ class MachineTickets:
         """Counters, for people."""
         return {"tickets_obtained": self.obtained}
 
+    def health(self) -> tuple[bool, str]:
+        """Whether nothing is wrong with the computer's credentials, and how it is about them, for an administrator."""
+        held = self._valid
+        if held is not None:
+            return True, f"{held.principal}, for another {max(0.0, held.expires_at - self._now()) / 60:.0f} minutes"
+        if self._trouble:
+            return False, f"none: {self._trouble}"
+        return True, "no job has needed them yet" if self._is_system else "none: those are the system's"
+
     def close(self) -> None:
         """Forget the tickets."""
         self._drop_renewal()

@@ -90,6 +90,22 @@ class World:
         return await self.tickets.lend(given)
 
 
+def test_health_says_how_it_is() -> None:
+    async def story() -> None:
+        world = World()
+        assert world.tickets.health() == (True, "no job has needed them yet")
+        world.root.answers = refuse
+        await world.lend(FakeWorker())
+        assert world.tickets.health() == (False, "none: the KDC is on holiday")
+        world.root.answers = world.root.answer
+        await asyncio.sleep(FAILURE_KEPT_S)
+        await world.lend(FakeWorker())
+        assert world.tickets.health() == (True, "host/here, for another 17 minutes")
+        world.tickets.close()
+
+    virtual.run(story())
+
+
 def test_one_ticket_serves_many_and_each_worker_gets_it_once() -> None:
     async def story() -> None:
         world = World()
