@@ -441,6 +441,8 @@ class Runtime:
             group = self.configuration.accounts.administrators_group
             text = f"uid 0 and members of {group}" if gid is not None else f"uid 0 only: there is no group {group}"
             checks.append(CheckResult(name="administrators", ok=True, message=text))
+            is_well, text = self.tickets.health()
+            checks.append(CheckResult(name="computer's credentials", ok=is_well, message=text))
             checks.append(
                 CheckResult(
                     name="workers", ok=True, message=f"{len(self.pool)} alive, {self.pool.started} started in all"
