@@ -164,6 +164,27 @@ def test_i8_a_finished_job_passes_whole(
         assert sha256_of(os.path.join(shared, name)) == sha256_of(os.path.join(origin.root, name))
 
 
+def test_i8_a_job_of_high_performance_passes_too(
+    daemon: Daemon, origin: Nginx, alice: TestAccount, carol: TestAccount, shared: str
+) -> None:
+    """J63: what was written under the final name is copied to a hidden one, and Complete puts that in its place."""
+    job = daemon.bits("create", "fast", account=alice, check=True).stdout.strip()
+    daemon.bits("set", job, "high_performance=true", account=alice, check=True)
+    target = os.path.join(shared, "large")
+    daemon.bits("add", job, origin.url("large", rate_bps=RATE_BPS), target, account=alice, check=True)
+    daemon.bits("resume", job, account=alice, check=True)
+    wait_until(lambda: daemon.show(job)["bytes_transferred"] > 1_000_000, "bytes")
+    daemon.bits("suspend", job, account=alice, check=True)
+    wait_until(lambda: daemon.stored_files(job)[0].durable_bytes, "the end of the run")
+    assert take(daemon, job, carol).returncode == 0
+    assert daemon.show(job)["bytes_transferred"] > 0
+    daemon.bits("resume", job, account=carol, check=True)
+    daemon.wait_state(job, "TRANSFERRED")
+    daemon.bits("complete", job, account=carol, check=True)
+    assert sha256_of(target) == sha256_of(os.path.join(origin.root, "large"))
+    assert (os.stat(target).st_uid, os.listdir(shared)) == (carol.uid, ["large"])
+
+
 def test_i8_what_was_given_to_the_former_owners_job_is_gone(
     daemon: Daemon, origin: Nginx, alice: TestAccount, carol: TestAccount, shared: str
 ) -> None:

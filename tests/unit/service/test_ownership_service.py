@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import pytest
 
-from openbits.core.model import AccountKind, Caller, Identity, JobState
+from openbits.core.model import AccountKind, Caller, HelperFlag, Identity, JobState
 from openbits.errors import BitsError
 from openbits.frames.channel import ChannelClosed
 from openbits.frames.worker import (
@@ -266,6 +267,67 @@ def test_i8_two_who_take_one_job_take_it_one_after_the_other() -> None:
         await asyncio.gather(task, again)
         assert carol.count(AdoptFile) == 1
         assert service.job(job_id).owner.name == "carol"
+
+    play(script)
+
+
+BOB = Caller(
+    identity=Identity(uid=1001, gid=1001, groups=(1001,)), name="bob", kind=AccountKind.USER, is_administrator=False
+)
+
+
+async def helped(service: Service) -> tuple[str, str]:
+    """A job whose files bob opens, which is under way, and the capability of its token."""
+    job_id = await service.create(files=1, resume=False)
+    capability = service.runtime.tokens.obtain(ALICE, job_id)
+    await service.runtime.tokens.set_helper(BOB, capability)
+    await service.runtime.tokens.set_flags(capability, int(HelperFlag.LOCAL_FILE))
+    await service.manager.resume(ALICE, job_id)
+    await virtual.rest()
+    alice = hand(service, ALICE)
+    alice.send(alice.started(0), alice.durable(0, 40), alice.ended("BG_E_CONNECTION_CLOSED", transient=False))
+    await virtual.rest()
+    assert service.state(job_id) is JobState.ERROR
+    return job_id, capability
+
+
+def test_i8_the_files_of_a_helper_come_from_the_helper_and_his_token_is_gone() -> None:
+    async def script(service: Service) -> None:
+        job_id, capability = await helped(service)
+        await service.runtime.ownership.take(CAROL, job_id)
+        bob, carol = hand(service, BOB), hand(service, CAROL)
+        assert bob.count(OpenForReading) == 1
+        assert carol.last(AdoptFile).length == 40
+        assert bob.last(OpenForReading).temporary_name in deleted(bob)
+        assert service.job(job_id).helper_flags is HelperFlag.NONE
+        assert service.runtime.tokens.helper(job_id) is None
+        with pytest.raises(BitsError) as gone:
+            service.runtime.tokens.state(capability)
+        assert gone.value.name == "RPC_E_DISCONNECTED"
+
+    play(script)
+
+
+def test_i8_the_files_of_a_helper_whose_token_is_gone_begin_anew() -> None:
+    async def script(service: Service) -> None:
+        job_id, capability = await helped(service)
+        await service.runtime.tokens.clear_helper(capability)
+        await service.runtime.ownership.take(CAROL, job_id)
+        job = service.job(job_id)
+        assert (job.owner.name, job.files[0].bytes_transferred) == ("carol", 0)
+        assert "left over" in {event.kind for event in service.disk.events}
+
+    play(script)
+
+
+def test_i8_a_helper_who_takes_the_job_has_the_files_already() -> None:
+    async def script(service: Service) -> None:
+        job_id, _ = await helped(service)
+        before = names(service, job_id)
+        await service.runtime.ownership.take(replace(BOB, is_administrator=True), job_id)
+        assert service.job(job_id).owner.name == "bob"
+        assert names(service, job_id) == before
+        assert service.job(job_id).files[0].bytes_transferred == 40
 
     play(script)
 
