@@ -29,6 +29,7 @@ _SSL_CONNECT_ERROR: Final = 35
 _GOT_NOTHING: Final = 52
 _PROXY: Final = 97
 _REFUSED: Final = frozenset((_COULDNT_CONNECT, _RECV_ERROR, _PROXY))
+_SERVERS_KEPT: Final = 256
 _BY_WHOM_IT_IS_FOUND: Final = (
     "proxies can neither be detected nor found by a script yet: name them with "
     "'bits proxy set manual_proxy LIST', or say 'bits proxy set no_proxy'"
@@ -102,6 +103,7 @@ class Proxies:
     def __init__(self, plan: Plan, on_chosen: Callable[[str], None]) -> None:
         self._plan = plan
         self._on_chosen = on_chosen
+        self._by_server: dict[str, tuple[Proxy, ...]] = {}
         self._failed: set[Proxy] = set()
         self._told: set[str] = set()
 
@@ -117,7 +119,7 @@ class Proxies:
         """Return the proxy for the next request to a URL, None for a direct one. Raises TransferError."""
         if self._plan.problem is not None:
             raise TransferError(self._plan.problem)
-        proxies = self._plan.table.proxies_for(url) if self._plan.table is not None else ()
+        proxies = self._listed(url)
         chosen = next((proxy for proxy in proxies if proxy not in self._failed), None)
         if proxies and chosen is None:
             # All of them failed once: they are tried again, in order, at the next attempt.
@@ -142,8 +144,20 @@ class Proxies:
         """Note that a proxy could not be reached; return whether another one may be tried for this URL at once."""
         self._failed.add(failed)
         self._told.clear()
+        return any(proxy not in self._failed for proxy in self._listed(url))
+
+    def _listed(self, url: str) -> tuple[Proxy, ...]:
+        """The proxies for a URL. Many files come from one server: it is looked up once."""
         table = self._plan.table
-        return table is not None and any(proxy not in self._failed for proxy in table.proxies_for(url))
+        if table is None:
+            return ()
+        server = "/".join(url.split("/", 3)[:3])
+        proxies = self._by_server.get(server)
+        if proxies is None:
+            if len(self._by_server) >= _SERVERS_KEPT:
+                self._by_server.clear()
+            proxies = self._by_server[server] = table.proxies_for(url)
+        return proxies
 
 
 # --- errors of the proxy, told apart from the server's ---------------------------------------------
