@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from openbits.core.events import (
     Event,
     Failure,
-    FileAnswered,
     FileCheckpoint,
     FilesAnswered,
     FilesFetched,
@@ -29,19 +28,16 @@ from openbits.core.events import (
     WorkerLost,
 )
 from openbits.core.lifecycle import unfinished
-from openbits.core.model import AccountKind, File, Identity, Job, Priority, Validator
+from openbits.core.model import AccountKind, Identity, Job
 from openbits.errors import BitsError, ErrorContext, is_failure
 from openbits.frames.worker import (
     FileDurable,
     FileReceived,
     FilesDone,
-    FileSpec,
     FilesStarted,
     FileStarted,
     FileWanted,
     ProxyChosen,
-    RangeSpec,
-    StartTransfer,
     StopTransfer,
     TransferBroken,
     TransferEnded,
@@ -54,6 +50,7 @@ from openbits.service.helpertokens import HelperTokens
 from openbits.service.stillness import Holds
 from openbits.service.tasks import Tasks
 from openbits.service.terms import NetworkTerms, Terms
+from openbits.service.wording import answered, can_be, characters, failure_of, spec_of, start_of
 from openbits.service.workers import TransferHandler, Worker, WorkerGone, WorkerPool, chunked
 
 log = logging.getLogger(__name__)
@@ -61,12 +58,9 @@ log = logging.getLogger(__name__)
 STOP_PATIENCE_S = 15.0
 """How long a worker may take to make durable what it has before it is killed."""
 MAX_PAUSE_S = 8.0
-BITS_CONTEXTS = frozenset(int(context) for context in ErrorContext)
 NOT_CURED_BY_WAITING = frozenset({"BG_E_TOKEN_REQUIRED", "BG_E_INVALID_PROXY_INFO"})
 """Reasons for not starting a run that only a person can remove."""
 LONGEST_WAY = 400
-LONGEST_VALIDATOR = 1024
-"""A longer entity tag or date is not worth keeping: the file and its names must fit into one frame."""
 
 
 @dataclass(slots=True)
@@ -334,36 +328,13 @@ class Conductor:
         )
 
     def _hand_over(self, run: Run, worker: Worker, job: Job, terms: NetworkTerms) -> None:
-        settings, limits = job.settings, self.configuration
-        headroom = settings.max_download_size
-        if headroom is not None:
-            headroom = max(0, headroom - job.bytes_transferred)
-        worker.send(
-            StartTransfer(
-                transfer=run.number,
-                foreground=settings.priority is Priority.FOREGROUND,
-                file_concurrency=settings.file_concurrency,
-                umask=settings.umask,
-                stall_timeout_s=settings.stall_timeout,
-                connect_timeout_s=limits.timeouts.connect_s,
-                break_patience_s=float(limits.timeouts.break_patience_s),
-                checkpoint_bytes=limits.worker.checkpoint_bytes,
-                checkpoint_s=float(limits.worker.checkpoint_s),
-                strict_http=settings.strict_http,
-                dynamic_content=settings.dynamic_content,
-                high_performance=settings.high_performance,
-                max_download_bytes=headroom,
-                custom_headers=settings.custom_headers,
-                proxy=terms.proxy,
-                implicit=terms.implicit,
-                takes_handles=run.hand_over is not None,
-            )
-        )
-        specs = [_spec(index, file) for index, file in unfinished(job)]
+        start = start_of(run.number, job, terms, self.configuration, takes_handles=run.hand_over is not None)
+        worker.send(start)
+        specs = [spec_of(index, file) for index, file in unfinished(job)]
         run.unfinished.update(spec.index for spec in specs)
         if run.hand_over is not None:
             run.hand_over.offer(specs)
-        chunks = chunked(specs, _characters)
+        chunks = chunked(specs, characters)
         for position, chunk in enumerate(chunks, 1):
             worker.send(TransferFiles(transfer=run.number, files=tuple(chunk), last=position == len(chunks)))
 
@@ -393,13 +364,13 @@ class Conductor:
                 self._progress(run)
                 fetched = tuple((done.index, done.size) for done in files)
                 self._post(run.job_id, FilesFetched(run=run.run, files=fetched))
-            case FileStarted(index=index) if _can_be(message, known):
+            case FileStarted(index=index) if can_be(message, known):
                 run.received.pop(index, None)
-                self._post(run.job_id, _answered(run.run, message))
-            case FilesStarted(files=files) if all(_can_be(started, known) for started in files):
+                self._post(run.job_id, answered(run.run, message))
+            case FilesStarted(files=files) if all(can_be(started, known) for started in files):
                 for started in files:
                     run.received.pop(started.index, None)
-                answers = tuple(_answered(run.run, started) for started in files)
+                answers = tuple(answered(run.run, started) for started in files)
                 self._post(run.job_id, FilesAnswered(answers=answers))
             case FileWanted(index=index) if run.hand_over is not None and run.hand_over.want(index):
                 pass
@@ -424,16 +395,7 @@ class Conductor:
         self._moved(run.job_id)
 
     def _transfer_ended(self, run: Run, message: TransferEnded) -> None:
-        failure = None
-        if message.error:
-            failure = Failure(
-                name=message.error,
-                context=ErrorContext(message.context) if message.context in BITS_CONTEXTS else ErrorContext.UNKNOWN,
-                message=message.message,
-                transient=message.transient,
-                index=message.index,
-                retry_after_s=message.retry_after_s,
-            )
+        failure = failure_of(message)
         if run.worker is not None:
             run.worker.close_transfer(run.number)
         if failure is None and run.unfinished and not run.is_stopping:
@@ -497,45 +459,3 @@ class Conductor:
         finally:
             if self._finishing.get(job_id) is finish:
                 del self._finishing[job_id]
-
-
-def _spec(index: int, file: File) -> FileSpec:
-    return FileSpec(
-        index=index,
-        remote_name=file.remote_name,
-        local_name=file.local_name,
-        temporary_name=file.temporary_name,
-        ranges=tuple(RangeSpec(offset=item.offset, length=item.length) for item in file.ranges),
-        checksum=file.checksum or "",
-        durable_bytes=file.bytes_transferred,
-        size=file.validator.size,
-        etag=file.validator.etag,
-        last_modified=file.validator.last_modified,
-    )
-
-
-def _characters(spec: FileSpec) -> int:
-    texts = (spec.remote_name, spec.local_name, spec.temporary_name, spec.etag or "", spec.last_modified or "")
-    return sum(map(len, texts)) + len(spec.checksum) + 12 * len(spec.ranges)
-
-
-def _can_be(started: FileStarted, known: range) -> bool:
-    sizes = (started.bytes_total or 0, started.size or 0, started.offset)
-    return started.index in known and min(sizes) >= 0
-
-
-def _short(validator: str | None) -> str | None:
-    return validator if validator is not None and len(validator) <= LONGEST_VALIDATOR else None
-
-
-def _answered(run: int, message: FileStarted) -> FileAnswered:
-    return FileAnswered(
-        run=run,
-        index=message.index,
-        bytes_total=message.bytes_total,
-        validator=Validator(etag=_short(message.etag), last_modified=_short(message.last_modified), size=message.size),
-        offset=message.offset,
-        restarted=message.restarted,
-        resumable=message.resumable,
-        response_headers=message.response_headers,
-    )

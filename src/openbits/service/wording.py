@@ -1,0 +1,109 @@
+"""A run in the words of the frames: what a worker is told of a job, and what its reports mean to the core.
+
+Pure: values in, values out.  What a worker says may have been dictated by a hostile server, so `can_be` asks whether it
+is possible at all, and what is too long to be kept is left out.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from openbits.core.events import Failure, FileAnswered
+from openbits.core.model import File, Job, Priority, Validator
+from openbits.errors import ErrorContext
+from openbits.frames.worker import FileSpec, FileStarted, RangeSpec, StartTransfer, TransferEnded
+from openbits.service.configuration import Configuration
+from openbits.service.terms import NetworkTerms
+
+LONGEST_VALIDATOR: Final = 1024
+"""A longer entity tag or date is not worth keeping: the file and its names must fit into one frame."""
+_BITS_CONTEXTS: Final = frozenset(int(context) for context in ErrorContext)
+
+
+def start_of(
+    number: int, job: Job, terms: NetworkTerms, limits: Configuration, *, takes_handles: bool
+) -> StartTransfer:
+    """What a worker is told of a run before its files."""
+    settings = job.settings
+    headroom = settings.max_download_size
+    if headroom is not None:
+        headroom = max(0, headroom - job.bytes_transferred)
+    return StartTransfer(
+        transfer=number,
+        foreground=settings.priority is Priority.FOREGROUND,
+        file_concurrency=settings.file_concurrency,
+        umask=settings.umask,
+        stall_timeout_s=settings.stall_timeout,
+        connect_timeout_s=limits.timeouts.connect_s,
+        break_patience_s=float(limits.timeouts.break_patience_s),
+        checkpoint_bytes=limits.worker.checkpoint_bytes,
+        checkpoint_s=float(limits.worker.checkpoint_s),
+        strict_http=settings.strict_http,
+        dynamic_content=settings.dynamic_content,
+        high_performance=settings.high_performance,
+        max_download_bytes=headroom,
+        custom_headers=settings.custom_headers,
+        proxy=terms.proxy,
+        implicit=terms.implicit,
+        takes_handles=takes_handles,
+    )
+
+
+def spec_of(index: int, file: File) -> FileSpec:
+    """What a worker is told of a file."""
+    return FileSpec(
+        index=index,
+        remote_name=file.remote_name,
+        local_name=file.local_name,
+        temporary_name=file.temporary_name,
+        ranges=tuple(RangeSpec(offset=item.offset, length=item.length) for item in file.ranges),
+        checksum=file.checksum or "",
+        durable_bytes=file.bytes_transferred,
+        size=file.validator.size,
+        etag=file.validator.etag,
+        last_modified=file.validator.last_modified,
+    )
+
+
+def characters(spec: FileSpec) -> int:
+    """How much room a file takes in a frame."""
+    texts = (spec.remote_name, spec.local_name, spec.temporary_name, spec.etag or "", spec.last_modified or "")
+    return sum(map(len, texts)) + len(spec.checksum) + 12 * len(spec.ranges)
+
+
+def can_be(started: FileStarted, known: range) -> bool:
+    """Whether an answer is possible for a job with these files."""
+    sizes = (started.bytes_total or 0, started.size or 0, started.offset)
+    return started.index in known and min(sizes) >= 0
+
+
+def answered(run: int, message: FileStarted) -> FileAnswered:
+    """The event of an answer."""
+    return FileAnswered(
+        run=run,
+        index=message.index,
+        bytes_total=message.bytes_total,
+        validator=Validator(etag=_short(message.etag), last_modified=_short(message.last_modified), size=message.size),
+        offset=message.offset,
+        restarted=message.restarted,
+        resumable=message.resumable,
+        response_headers=message.response_headers,
+    )
+
+
+def failure_of(message: TransferEnded) -> Failure | None:
+    """Why a run ended, if it failed."""
+    if not message.error:
+        return None
+    return Failure(
+        name=message.error,
+        context=ErrorContext(message.context) if message.context in _BITS_CONTEXTS else ErrorContext.UNKNOWN,
+        message=message.message,
+        transient=message.transient,
+        index=message.index,
+        retry_after_s=message.retry_after_s,
+    )
+
+
+def _short(validator: str | None) -> str | None:
+    return validator if validator is not None and len(validator) <= LONGEST_VALIDATOR else None
