@@ -429,8 +429,9 @@ def test_values_are_no_proxies_and_blankets_are_of_three_kinds(manager: openbits
 # --- processes that change -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("change", ["os.setuid(uid)", "os.setgroups([]); os.setgid(gid); os.setuid(uid)"])
 def test_a_process_that_changes_its_ids_for_good_uses_no_connection_of_before(
-    daemon: Daemon, alice: TestAccount
+    daemon: Daemon, alice: TestAccount, change: str
 ) -> None:
     """Neither by itself nor by a blanket that kept who it was: those rights it has given up."""
     script = """
@@ -439,7 +440,7 @@ manager = openbits.Manager(path)
 static = openbits.copy_proxy(manager)
 openbits.set_proxy_blanket(static, openbits.Cloaking.STATIC)
 before = [manager.whoami()["uid"], static.whoami()["uid"], len(os.listdir("/proc/self/fd"))]
-os.setgroups([]); os.setgid(gid); os.setuid(uid)
+exec(sys.argv[4])
 after = [manager.whoami()["uid"], len(os.listdir("/proc/self/fd"))]
 try:
     after.append(static.whoami()["uid"])
@@ -448,7 +449,7 @@ except BitsError as error:
 manager.close()
 print(json.dumps([before, after]))
 """
-    done = run_python(script, daemon.socket, str(alice.uid), str(alice.gid))
+    done = run_python(script, daemon.socket, str(alice.uid), str(alice.gid), change)
     assert done.returncode == 0, done.stderr
     before, after = json.loads(done.stdout)
     assert before[:2] == [ROOT, ROOT]
