@@ -31,6 +31,7 @@ def prepare(root: Path) -> None:
     _copy_programs(root)
     chroot(root, "systemctl", "enable", "--quiet", "origin.service")
     chroot(root, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "/root/.ssh/id_ed25519")
+    shutil.copy(root / "root/.ssh/id_ed25519.pub", root / "root/.ssh/authorized_keys")
     for person in PEOPLE:
         chroot(root, "useradd", "--create-home", "--shell", "/bin/sh", person)
         chroot(root, "install", "-d", "-m", "700", "-o", person, "-g", person, f"/home/{person}/.ssh")

@@ -207,6 +207,11 @@ class Jobs:
         said: Job = json.loads(self.bits("why", "--json", job_id))
         return said
 
+    def cancel_all(self, account: str) -> None:
+        """Cancel every job that an account has left."""
+        for job in json.loads(self.bits("list", "--json", account=account)):
+            self.bits("cancel", job["id"], account=account)
+
     # --- what becomes of a job -------------------------------------------------------------------------
 
     @property

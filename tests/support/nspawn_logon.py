@@ -78,7 +78,7 @@ class Logon:
         return time.monotonic()
 
     def hang_up(self) -> None:
-        """Break the connection, as a network that goes away does."""
+        """Break the connection, as a network that goes away does; does no harm to one that has ended."""
         self._shell.kill()
         self._shell.wait(timeout=20)
         self._close()
@@ -87,11 +87,6 @@ class Logon:
         """The session's state at logind; empty when it is gone."""
         shown = self.machine.try_run("loginctl", "show-session", "--value", "--property=State", self.session)
         return shown.stdout.strip()
-
-    @property
-    def is_open(self) -> bool:
-        """Whether nobody has logged off."""
-        return self._shell.returncode is None
 
     def _close(self) -> None:
         for stream in (self._shell.stdin, self._shell.stdout, self._shell.stderr):
@@ -107,8 +102,7 @@ def logged_on(machine: Machine, account: str) -> Iterator[Logon]:
     try:
         yield logon
     finally:
-        if logon.is_open:
-            logon.hang_up()
+        logon.hang_up()
 
 
 def user_state(machine: Machine, account: str) -> str:
