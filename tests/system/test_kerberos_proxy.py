@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from openbits.client import calls
 from support.accounts import TestAccount, needs_root, temporary_account
 from support.apache import Apache, needs_apache, running_apache
 from support.daemon import Daemon
@@ -121,3 +122,36 @@ def test_local_service_is_nobody_to_a_proxy(daemon: Daemon, apache: Apache, squi
     assert (job["state"], job["error"]["code"]) == ("ERROR", "BG_E_HTTP_ERROR_407")
     assert "is anonymous on the network" in job["error"]["message"]
     assert squid.passed()[-1].user == "-"
+
+
+def test_i18_service_reaches_an_authenticated_proxy_through_its_helper(
+    daemon: Daemon, apache: Apache, squid: Squid, public: str, alice: TestAccount
+) -> None:
+    """SetCredentials for the proxy, PRECONFIG, a helper token for the network: proxy settings and tickets are hers."""
+    apache.add("private/recipe", 100_000)
+    url = apache.url("private/recipe")
+    helper = Person(account=alice, daemon=daemon)
+    helper.perform(
+        calls.set_account_proxy_settings(
+            None, {"usage": "manual_proxy", "proxy_list": squid.address, "bypass_list": ""}
+        )
+    )
+    with temporary_account(system=True) as service:
+        owner = Person(account=service, daemon=daemon)
+        file = calls.file_in(url, os.path.join(public, "recipe"))
+        settings = {"priority": "foreground", "proxy_usage": "preconfig"}
+        job_id = owner.perform(calls.create_job({"name": "recipe", "settings": settings, "files": [file]}))
+        owner.perform(calls.set_credentials(job_id, "proxy", "negotiate", None, None))
+        capability = owner.perform(calls.token_options(job_id))
+        helper.perform(calls.set_helper_token(capability))
+        owner.perform(calls.set_helper_token_flags(capability, 2), calls.resume(job_id))
+        job = daemon.wait_state(job_id, "TRANSFERRED", "ERROR", "TRANSIENT_ERROR")
+        assert job["state"] == "TRANSFERRED", job["error"]
+        owner.perform(calls.complete(job_id))
+        assert os.stat(os.path.join(public, "recipe")).st_uid == service.uid
+    helper.perform(calls.reset_account_proxy_settings(None))
+    me = f"{alice.name}@{REALM}"
+    passed = [(passed.status, passed.user) for passed in squid.passed() if passed.address == url]
+    assert passed[-1] == (200, me)
+    assert {user for _, user in passed} <= {"-", me}
+    assert apache.users("private/recipe") == {me}
