@@ -112,6 +112,7 @@ def job_lines(job: Mapping[str, Any], why: str) -> list[str]:
         ("errors so far", str(job["error_count"])),
     ]
     rows += helper_rows(job)
+    rows += credential_rows(job)
     if job["result"]:
         rows.append(("result", job["result"]))
     if job.get("proxy_in_use"):
@@ -124,6 +125,12 @@ def job_lines(job: Mapping[str, Any], why: str) -> list[str]:
     ]
     label_columns = max(len(label) for label, _ in rows)
     return [f"{label + ':':<{label_columns + 1}} {value}".rstrip() for label, value in rows]
+
+
+def credential_rows(job: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what the job may prove to whom, for its owner, where that is anything (J35)."""
+    allowed = [f"the {slot['target']} ({slot['scheme']})" for slot in job.get("credentials") or ()]
+    return [("credentials", f"the account's own, for {' and '.join(allowed)}")] if allowed else []
 
 
 def helper_rows(job: Mapping[str, Any]) -> list[tuple[str, str]]:
