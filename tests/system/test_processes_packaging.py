@@ -56,6 +56,26 @@ def test_service_leaves_the_file_system_as_the_accounts_see_it() -> None:
 
 
 @needs_systemd
+def test_service_leaves_kerberos_possible() -> None:
+    """Tickets stand in files without a name, caches may be in the kernel's keyrings (I4; architecture, section 4)."""
+    unit = (PACKAGING / "openbits.service").read_text()
+    [groups] = re.findall(r"^SystemCallFilter=(.*)$", unit, re.MULTILINE)
+    known = run("systemd-analyze", "syscall-filter").stdout
+    allowed = set()
+    waiting = groups.split()
+    while waiting:
+        name = waiting.pop()
+        allowed.add(name)
+        if name.startswith("@"):
+            block = known.partition(f"\n{name}\n")[2].partition("\n\n")[0]
+            waiting += [line.strip() for line in block.splitlines() if not line.strip().startswith("#")]
+    assert allowed >= {"memfd_create", "fcntl", "keyctl", "add_key", "request_key", "connect", "splice"}
+    [families] = re.findall(r"^RestrictAddressFamilies=(.*)$", unit, re.MULTILINE)
+    # Of KCM and of KDCs.
+    assert set(families.split()) >= {"AF_UNIX", "AF_INET", "AF_INET6"}
+
+
+@needs_systemd
 @needs_root
 def test_account_and_directories(tmp_path: Path) -> None:
     """Made in an empty root, so that nothing of this machine is touched."""
