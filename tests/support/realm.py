@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +19,7 @@ from openbits.client import calls
 from openbits.client.discovery import Endpoint
 from openbits.client.identity import current_identity
 from openbits.client.session import Session
-from support.accounts import TestAccount
+from support.accounts import TestAccount, temporary_account
 from support.apache import Apache
 from support.daemon import Daemon, running_daemon
 from support.kdc import Realm
@@ -46,6 +49,46 @@ def machine_in_realm(realm: Realm, config: str) -> Iterator[Daemon]:
     """A daemon whose workers find the realm."""
     with running_daemon("system", config=config, environment=realm.environment) as daemon:
         yield daemon
+
+
+@contextlib.contextmanager
+def person_with_ticket(realm: Realm) -> Iterator[TestAccount]:
+    """A person's account with a ticket where libkrb5 looks for it when nobody says anything else."""
+    with temporary_account() as account:
+        cache = f"/tmp/krb5cc_{account.uid}"
+        realm.add(account.name, password=PASSWORD)
+        realm.kinit(account.name, PASSWORD, path=cache, account=account)
+        try:
+            yield account
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(cache)
+
+
+@contextlib.contextmanager
+def public_directory() -> Iterator[str]:
+    """A directory that every account may write to."""
+    path = tempfile.mkdtemp(prefix="obt-kerberos-")
+    os.chmod(path, 0o1777)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def file_for(apache: Apache, test: str) -> str:
+    """A file of a test's own that only principals of the realm get; its path on the server."""
+    name = f"private/{re.sub('[^a-z0-9]', '-', test)}"
+    apache.add(name, 100_000)
+    return name
+
+
+def assert_refused(job: dict[str, Any], *words: str, code: str = "BG_E_HTTP_ERROR_401") -> None:
+    """The job has failed for good because of what the server said, and its message has these words."""
+    assert job["state"] == "ERROR"
+    assert (job["error"]["code"], job["error"]["context"]) == (code, "REMOTE_FILE")
+    for word in words:
+        assert word in job["error"]["message"], job["error"]["message"]
 
 
 @dataclass(kw_only=True)

@@ -5,10 +5,7 @@ The worker that meets the network then is the helper's: his tickets are in no ot
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 
 import pytest
@@ -18,7 +15,15 @@ from support.accounts import TestAccount, needs_root, temporary_account
 from support.apache import Apache, needs_apache, running_apache
 from support.daemon import Daemon
 from support.kdc import REALM, Realm, needs_kdc, running_kdc
-from support.realm import MACHINE, PASSWORD, Person, configuration, machine_in_realm, machine_keytab
+from support.realm import (
+    MACHINE,
+    Person,
+    configuration,
+    machine_in_realm,
+    machine_keytab,
+    person_with_ticket,
+    public_directory,
+)
 
 pytestmark = [needs_root, needs_kdc, needs_apache]
 
@@ -46,15 +51,8 @@ def daemon(realm: Realm) -> Iterator[Daemon]:
 
 @pytest.fixture(scope="module")
 def alice(realm: Realm) -> Iterator[TestAccount]:
-    with temporary_account() as account:
-        cache = f"/tmp/krb5cc_{account.uid}"
-        realm.add(account.name, password=PASSWORD)
-        realm.kinit(account.name, PASSWORD, path=cache, account=account)
-        try:
-            yield account
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(cache)
+    with person_with_ticket(realm) as account:
+        yield account
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +63,8 @@ def local_service() -> Iterator[TestAccount]:
 
 @pytest.fixture
 def public() -> Iterator[str]:
-    path = tempfile.mkdtemp(prefix="obt-kerberos-")
-    os.chmod(path, 0o1777)
-    yield path
-    shutil.rmtree(path, ignore_errors=True)
+    with public_directory() as path:
+        yield path
 
 
 def helped_job(daemon: Daemon, owner: TestAccount | None, helper: TestAccount, flags: int, url: str, local: str) -> str:
