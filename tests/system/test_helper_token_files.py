@@ -322,6 +322,18 @@ def test_j41_ranges(daemon: Daemon, origin: Origin, alice: TestAccount, seed: in
         assert file.read() == whole[100:50_100] + whole[3_000_000:3_070_000]
 
 
+def test_j63_a_job_of_high_performance_writes_the_helpers_file_under_its_name(
+    daemon: Daemon, origin: Origin, alice: TestAccount, seed: int
+) -> None:
+    path = os.path.join(alice.home, "straight")
+    with helped_job(daemon, high_performance=True) as helped:
+        helped.help_by(alice, LOCAL_FILE)
+        helped.add(url_of(origin, seed, rate=0), path)
+        helped.resume()
+        finish(daemon, helped)
+    check(path, seed, alice.uid)
+
+
 def test_300_small_files_and_no_descriptor_is_left(
     daemon: Daemon, origin: Origin, alice: TestAccount, seed: int
 ) -> None:

@@ -6,6 +6,7 @@ wants it to hang, to crash or to write where it should not.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
@@ -67,7 +68,12 @@ def hand_file(worker: WorkerProcess, path: str, index: int = 0, *, kept: bool = 
 
 
 def descriptors(worker: WorkerProcess) -> int:
-    return len(os.listdir(f"/proc/{worker.process.pid}/fd"))
+    """How many descriptors a worker has, without those that wake loops and threads up."""
+    links = []
+    for entry in os.listdir(f"/proc/{worker.process.pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            links.append(os.readlink(f"/proc/{worker.process.pid}/fd/{entry}"))
+    return sum(not link.startswith("anon_inode:") for link in links)
 
 
 def wanted(worker: WorkerProcess) -> list[int]:
