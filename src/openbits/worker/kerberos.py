@@ -43,8 +43,8 @@ class NoTickets(Exception):
 def load_library(name: str, prototypes: Mapping[str, tuple[Any, ...]]) -> ctypes.CDLL | None:
     """Load `krb5` or `gssapi_krb5`, and tell ctypes what its functions take; None where there is none that has them.
 
-    The system's is the better one: it finds KDCs and credential caches in all the ways that this system knows, where
-    the one that libcurl may have brought along knows files only.
+    The system's is the better one: it knows all ways to KDCs and credential caches that this system has, where the one
+    that libcurl may have brought along knows neither the system's plugins nor the kernel's keyrings.
     """
     for path in (_SYSTEM[name], *_brought_along(name)):
         with contextlib.suppress(OSError, AttributeError):
