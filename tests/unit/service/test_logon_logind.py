@@ -251,6 +251,29 @@ def test_a_session_that_vanishes_while_it_is_asked_for_breaks_nothing(
     run(main())
 
 
+@pytest.mark.parametrize("error", ["NoReply", "ServiceUnknown", "NameHasNoOwner"])
+def test_logind_that_ends_in_the_middle_of_a_look_logs_nobody_off(
+    bus: PrivateBus, logind: FakeLogind, tmp_path: Path, error: str
+) -> None:
+    async def main() -> None:
+        logind.log_on(ALICE)
+        async with watching(bus.address, tmp_path) as watcher:
+            await watcher.until_known(ALICE)
+
+            # What the bus answers in its place to the questions that follow on the lists of sessions and users.
+            name = f"org.freedesktop.DBus.Error.{error}"
+            logind.overrides["GetAll"] = lambda message: Message.new_error(message, name, "it has left the bus")
+            logind.signal("SessionNew", "so", "cx", session_path("cx"))
+            await watcher.until(lambda: bool(watcher.source.problem))
+            assert watcher.source.logged_on == {ALICE}
+
+            del logind.overrides["GetAll"]
+            await watcher.until_known(ALICE)
+            assert watcher.said == [frozenset({ALICE})], "a log-off was reported that there was not"
+
+    run(main())
+
+
 @pytest.mark.parametrize(
     "properties",
     [

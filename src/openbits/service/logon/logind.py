@@ -42,6 +42,8 @@ _ABSENT: Final = (
     "org.freedesktop.systemd1.",
 )
 """How a bus says that nobody answers to a name, and that nobody could be started who would."""
+_NO_ANSWER: Final = (*_ABSENT, "org.freedesktop.DBus.Error.NoReply", "org.freedesktop.DBus.Error.Disconnected")
+"""How a bus says that there will be no answer, since the one who was asked has ended: nothing about what was asked."""
 
 
 class LogindSource:
@@ -272,8 +274,11 @@ async def _subscribe(connection: Connection) -> None:
 async def _properties(connection: Connection, path: str, interface: str) -> dict[str, Any]:
     try:
         found = _only(await connection.call(_LOGIN, path, _PROPERTIES, "GetAll", "s", interface))
-    except BusRefusal:
-        # It has ended since it was listed.
+    except BusRefusal as error:
+        if error.name.startswith(_NO_ANSWER):
+            # logind itself ended in the middle of the look: that is no news of anybody's log-off.
+            raise
+        # The session or user has ended since it was listed.
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -71,8 +71,13 @@ class Logon:
         """A sentence for `bits doctor`: which source is in force, and what it knows."""
         name, problem = self._source.name, self._source.problem
         if problem:
-            known = len(self._logged_on or ())
-            until = f"; until it is, those {known} who were logged on count as logged on" if known else ""
+            match len(self._logged_on or ()):
+                case 0:
+                    until = ""
+                case 1:
+                    until = "; until it is, the one person who was logged on counts as logged on"
+                case known:
+                    until = f"; until it is, those {known} who were logged on count as logged on"
             return f"by {name}, but it is not known who is logged on: {problem}{until}"
         match self._logged_on:
             case None:
