@@ -17,7 +17,7 @@ from openbits.service.calls import Outcome
 from openbits.service.configuration import Credentials
 from openbits.service.ledger import Draft, Ledger
 from openbits.service.tickets import MachineTickets
-from openbits.service.workers import Worker
+from openbits.service.worker import Worker
 
 
 class CredentialCalls:

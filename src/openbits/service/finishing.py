@@ -14,7 +14,8 @@ from openbits.core.http import date_to_epoch_s
 from openbits.core.model import Closing, File, HelperFlag, Job, Owner
 from openbits.errors import BitsError
 from openbits.frames.worker import RenameSpec
-from openbits.service.workers import Worker, WorkerGone, WorkerPool
+from openbits.service.worker import Worker, WorkerGone
+from openbits.service.workers import WorkerPool
 
 ATTEMPTS: Final = 3
 

@@ -19,7 +19,8 @@ from openbits.core.model import Identity
 from openbits.errors import BitsError
 from openbits.frames.worker import HANDLES_AHEAD, FileHandle, FileOpened, FileSpec, OpenFile
 from openbits.service.tasks import Tasks
-from openbits.service.workers import Refused, Worker, WorkerGone, WorkerPool
+from openbits.service.worker import Refused, Worker, WorkerGone
+from openbits.service.workers import WorkerPool
 
 log = logging.getLogger(__name__)
 

@@ -40,7 +40,8 @@ from openbits.service.ledger import Draft, Ledger
 from openbits.service.mounts import Paths
 from openbits.service.records import EventRecord
 from openbits.service.runs import Conductor
-from openbits.service.workers import WorkerGone, WorkerPool
+from openbits.service.worker import WorkerGone
+from openbits.service.workers import WorkerPool
 from openbits.store.interface import JobStore
 
 CHECK_ATTEMPTS = 3

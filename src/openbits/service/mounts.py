@@ -16,7 +16,8 @@ from typing import Final
 from openbits.core.model import AccountKind, Caller, Owner
 from openbits.core.mounts import MountTable, mapping_problem, session_problem
 from openbits.errors import BitsError
-from openbits.service.workers import WorkerGone, WorkerPool
+from openbits.service.worker import WorkerGone
+from openbits.service.workers import WorkerPool
 
 INLINE_TABLE_BYTES: Final = 128 * 1024
 LARGEST_TABLE_BYTES: Final = 4 * 1024 * 1024

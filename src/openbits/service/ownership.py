@@ -33,7 +33,8 @@ from openbits.service.ledger import Draft, Ledger
 from openbits.service.mounts import Paths
 from openbits.service.runs import Conductor
 from openbits.service.tasks import Tasks
-from openbits.service.workers import Worker, WorkerGone, WorkerPool, chunked
+from openbits.service.worker import Worker, WorkerGone, chunked
+from openbits.service.workers import WorkerPool
 from openbits.store.records import PendingEffect
 
 log = logging.getLogger(__name__)

@@ -51,7 +51,8 @@ from openbits.service.stillness import Holds
 from openbits.service.tasks import Tasks
 from openbits.service.terms import NetworkTerms, Terms
 from openbits.service.wording import answered, can_be, characters, failure_of, spec_of, start_of
-from openbits.service.workers import TransferHandler, Worker, WorkerGone, WorkerPool, chunked
+from openbits.service.worker import TransferHandler, Worker, WorkerGone, chunked
+from openbits.service.workers import WorkerPool
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from openbits.core.model import Job, Owner
 from openbits.frames.worker import ImplicitSpec, ProxySpec
 from openbits.service.credentials import ImplicitCredentials
 from openbits.service.proxies import AccountProxies
-from openbits.service.workers import Worker
+from openbits.service.worker import Worker
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,8 @@ from openbits.errors import BitsError
 from openbits.frames.worker import ObtainTickets, TakeTickets, TicketsObtained
 from openbits.service.configuration import Credentials
 from openbits.service.tasks import Tasks
-from openbits.service.workers import Worker, WorkerGone, WorkerPool
+from openbits.service.worker import Worker, WorkerGone
+from openbits.service.workers import WorkerPool
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ import pytest
 from openbits.core.model import AccountKind, Caller, Identity
 from openbits.errors import BitsError
 from openbits.service.mounts import LARGEST_TABLE_BYTES, Paths, Tables, read_table, read_tables
-from openbits.service.workers import WorkerGone
+from openbits.service.worker import WorkerGone
 
 PERSON = Caller(
     identity=Identity(uid=1000, gid=1000), name="alice", kind=AccountKind.USER, is_administrator=False, pid=10

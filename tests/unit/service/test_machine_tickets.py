@@ -16,7 +16,7 @@ from openbits.frames.worker import ObtainTickets, TakeTickets, TicketsObtained
 from openbits.service.configuration import Credentials
 from openbits.service.tasks import Tasks
 from openbits.service.tickets import FAILURE_KEPT_S, OBTAIN_TIMEOUT_S, ROOT, MachineTickets
-from openbits.service.workers import WorkerGone
+from openbits.service.worker import WorkerGone
 from support import virtual
 
 LIFE_S = 1000
