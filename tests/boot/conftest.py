@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from support import nspawn_root
-from support.nspawn import Machine, booted, booted_copy
+from support.nspawn import Machine, booted, booted_copy, sweep
 from support.nspawn_install import install, prepare
 from support.nspawn_jobs import Jobs
 
@@ -37,6 +37,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def scratch() -> Iterator[Path]:
     """A directory for the machines of this run."""
     with nspawn_root.scratch_directory() as directory:
+        sweep()
         yield directory
 
 

@@ -108,8 +108,15 @@ def test_the_service_sees_the_file_system_of_the_accounts(machine: Machine) -> N
     for path in ("/home", "/etc", "/srv", "/tmp", "/var", "/usr/local", "/root"):
         assert is_writable(path), path
     assert not is_writable("/usr/bin")
-    # Log-ons are read there, and a machine's key for Kerberos by whoever may read it.
-    assert machine.run("nsenter", "--target", pid, "--mount", "test", "-d", "/run/systemd/users") == ""
+    machine.path("/etc/krb5.keytab").write_text("keys", encoding="ascii")
+    machine.path("/etc/krb5.keytab").chmod(0o600)
+    enter = ("nsenter", "--target", pid, "--mount", "setpriv", "--bounding-set=-all", "--inh-caps=-all", "--")
+    # Root's workers have no capability, and read the machine's key for Kerberos as its owner.
+    assert machine.run(*enter, "cat", "/etc/krb5.keytab") == "keys"
+    # Log-ons are read there, by the account of the service.
+    become = ("setpriv", "--reuid=openbits", "--regid=openbits", "--clear-groups", "--")
+    machine.run("nsenter", "--target", pid, "--mount", *become, "ls", "/run/systemd/users", "/run/systemd/sessions")
+    machine.path("/etc/krb5.keytab").unlink()
 
 
 def test_reload_takes_the_configuration(machine: Machine, jobs: Jobs) -> None:

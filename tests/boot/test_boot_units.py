@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from support.daemon import wait_until
 from support.nspawn import Machine
 from support.nspawn_install import PEOPLE
 from support.nspawn_jobs import Jobs
@@ -35,6 +36,7 @@ def slow_origin(jobs: Jobs) -> Iterator[None]:
     yield
     for account in (*PEOPLE, "svc-files", "svc-backup"):
         jobs.cancel_all(account)
+    jobs.machine.try_run("pkill", "-KILL", "--uid", "alice", "sleep")
 
 
 def run_unit(machine: Machine, *command: str, properties: tuple[str, ...]) -> str:
@@ -48,6 +50,19 @@ def try_unit(machine: Machine, *command: str, properties: tuple[str, ...]) -> tu
     options = [f"--property={each}" for each in properties]
     done = machine.try_run("systemd-run", "--quiet", "--pipe", "--wait", "--collect", *options, *command)
     return done.returncode, done.stdout + done.stderr
+
+
+def page(machine: Machine) -> str:
+    """The page for those who write services."""
+    return machine.path("/srv/checkout/docs/service-accounts.md").read_text(encoding="utf-8")
+
+
+def documented(machine: Machine, name: str) -> str:
+    """Put a program of that page into the machine; return where."""
+    program = re.search(rf"```python\n(# file: {re.escape(name)}\n.*?)```", page(machine), re.DOTALL)
+    assert program is not None, f"the page has no {name}"
+    machine.path(f"/srv/boot/{name}").write_text(program[1], encoding="utf-8")
+    return f"/srv/boot/{name}"
 
 
 def test_a_service_impersonates_users(machine: Machine, jobs: Jobs) -> None:
@@ -76,14 +91,10 @@ def test_a_service_impersonates_users(machine: Machine, jobs: Jobs) -> None:
 
 def test_the_service_of_the_documentation(machine: Machine, jobs: Jobs) -> None:
     """docs/service-accounts.md, delivery.py, as it stands there and in the unit that stands there."""
-    page = machine.path("/srv/checkout/docs/service-accounts.md").read_text(encoding="utf-8")
-    program = re.search(r"```python\n(# file: delivery\.py\n.*?)```", page, re.DOTALL)
-    assert program is not None
     for line in IMPERSONATING:
-        assert line.replace("svc-files", "acme-delivery") in page
-    machine.path("/srv/boot/delivery.py").write_text(program[1], encoding="utf-8")
+        assert line.replace("svc-files", "acme-delivery") in page(machine)
     source, target = jobs.new_source(SIZE), "/home/alice/delivered"
-    command = (PYTHON, "/srv/boot/delivery.py", "alice", source.url, target)
+    command = (PYTHON, documented(machine, "delivery.py"), "alice", source.url, target)
     job = run_unit(machine, *command, properties=IMPERSONATING).strip()
     assert jobs.wait_state(job, "QUEUED")["owner"]["name"] == "alice"
     with logged_on(machine, "alice"):
@@ -194,3 +205,35 @@ def test_the_sandbox_of_a_careful_unit_is_no_obstacle(machine: Machine, jobs: Jo
     status, said = try_unit(machine, "bits", "get", "-q", source.url, "-o", target, properties=properties)
     assert status == 0, said
     assert jobs.sha256(target) == source.sha256()
+
+
+def test_a_helper_lends_a_service_her_files(machine: Machine, jobs: Jobs) -> None:
+    """T1-T4: docs/service-accounts.md, collect.py: the service's job writes where only alice may."""
+    jobs.origin.limit(0)
+    source, target = jobs.new_source(SIZE), "/home/alice/collected"
+    command = (PYTHON, documented(machine, "collect.py"), "alice", source.url, target)
+    with logged_on(machine, "alice"):
+        status, said = try_unit(machine, *command, properties=IMPERSONATING)
+    assert status == 0, said
+    assert machine.run("stat", "-c", "%U", target).strip() == "alice"
+    assert jobs.sha256(target) == source.sha256()
+
+
+def test_a_helper_token_ends_with_the_helpers_session(machine: Machine, jobs: Jobs) -> None:
+    """T4: in the middle of the transfer; nothing goes on with her rights, although the job's owner needs no log-on."""
+    source, target = jobs.new_source(SIZE), "/home/alice/half"
+    command = (PYTHON, documented(machine, "collect.py"), "alice", source.url, target)
+    options = [f"--property={each}" for each in IMPERSONATING]
+    with logged_on(machine, "alice") as alice:
+        unit = machine.popen("systemd-run", "--quiet", "--pipe", "--wait", "--collect", *options, *command)
+        wait_until(lambda: jobs.origin.requests(source), "the transfer")
+        (job,) = json.loads(jobs.bits("list", "--json", account="svc-files"))
+        jobs.wait_bytes(job["id"], 1_000_000)
+        alice.leave_behind(60)
+        alice.log_off()
+        out, err = unit.communicate(timeout=30)
+    assert unit.returncode != 0, out
+    assert "BG_E_TOKEN_REQUIRED" in err
+    jobs.wait_no_worker("alice")
+    assert len(jobs.origin.requests(source)) == 1
+    assert not machine.path(target).exists()

@@ -22,6 +22,9 @@ from typing import Final
 BOOT_TIMEOUT_S: Final = 90.0
 END_TIMEOUT_S: Final = 60.0
 _EXIT_REBOOT: Final = 133
+_PREFIX: Final = "openbits-test-"
+_HIERARCHIES: Final = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd")
+_PROPAGATE: Final = "/run/systemd/nspawn/propagate"
 ENVIRONMENT: Final = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": "/root",
@@ -30,12 +33,20 @@ ENVIRONMENT: Final = {
 
 # Two containers that were started in one group would share the groups that systemd-nspawn makes below it.
 _ENTER_GROUP: Final = """
-for hierarchy in /sys/fs/cgroup /sys/fs/cgroup/unified /sys/fs/cgroup/systemd; do
+for hierarchy in HIERARCHIES; do
     [ -e "$hierarchy/cgroup.procs" ] || continue
     mkdir -p "$hierarchy/$0" && echo $$ >"$hierarchy/$0/cgroup.procs"
 done
 exec "$@"
-"""
+""".replace("HIERARCHIES", " ".join(_HIERARCHIES))
+
+# A container survives its systemd-nspawn. This waits for the end of whoever holds the other end of its input.
+_KEEP: Final = """
+read -r _
+for hierarchy in HIERARCHIES; do
+    [ -d "$hierarchy/$0" ] && find "$hierarchy/$0" -name cgroup.procs -exec cat {} +
+done | sort -u | xargs --no-run-if-empty kill -KILL
+""".replace("HIERARCHIES", " ".join(_HIERARCHIES))
 
 
 class Machine:
@@ -43,10 +54,11 @@ class Machine:
 
     def __init__(self, root: Path, scratch: Path) -> None:
         self.root = root
-        self._group = f"openbits-test-{secrets.token_hex(4)}"
+        self._group = f"{_PREFIX}{secrets.token_hex(4)}"
         self._scratch = scratch
         self._console = scratch / f"{self._group}.console"
         self._process: subprocess.Popen[bytes] | None = None
+        self._keeper: subprocess.Popen[bytes] | None = None
         self._entered: list[subprocess.Popen[str]] = []
         self.leader = 0
         """The pid of its first process, here."""
@@ -63,6 +75,12 @@ class Machine:
         address = self._scratch / f"{self._group}.notify"
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified, self._console.open("ab") as console:
             notified.bind(str(address))
+            self._keeper = subprocess.Popen(
+                ["sh", "-c", _KEEP, self._group],
+                stdin=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
             try:
                 self._process = subprocess.Popen(
                     ["setpriv", "--pdeathsig", "KILL", "sh", "-c", _ENTER_GROUP, self._group, *self._command()],
@@ -124,7 +142,11 @@ class Machine:
                 os.kill(self.leader, signal.SIGKILL)
         else:
             self._process.kill()
-        self._ended()
+        try:
+            self._ended()
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._ended()
 
     @property
     def is_up(self) -> bool:
@@ -146,8 +168,9 @@ class Machine:
         """End what was started from here and is no unit: systemd waits long for processes that are not its children."""
         for process in self._entered:
             if process.poll() is None:
-                for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text("ascii").split():
-                    os.kill(int(child), signal.SIGKILL)
+                with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                    for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text("ascii").split():
+                        os.kill(int(child), signal.SIGKILL)
                 process.wait(timeout=END_TIMEOUT_S)
         self._entered = []
 
@@ -155,17 +178,10 @@ class Machine:
         assert self._process is not None
         status = self._process.wait(timeout=END_TIMEOUT_S)
         self._process, self.leader = None, 0
-        self._remove_traces()
+        assert self._keeper is not None
+        self._keeper.communicate(timeout=END_TIMEOUT_S)
+        _remove_directories(self._group)
         return status
-
-    def _remove_traces(self) -> None:
-        """What systemd-nspawn leaves behind on this machine: a directory, and the groups that were made for it."""
-        with contextlib.suppress(FileNotFoundError):
-            os.rmdir(f"/run/systemd/nspawn/propagate/{self._group}")
-        for hierarchy in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd"):
-            top = os.path.join(hierarchy, self._group)
-            for directory, _, _ in os.walk(top, topdown=False):
-                os.rmdir(directory)
 
     # --- what happens inside ---------------------------------------------------------------------------
 
@@ -270,6 +286,31 @@ def booted_copy(template: Path, scratch: Path) -> Iterator[Machine]:
     subprocess.run(["cp", "--archive", "--reflink=auto", str(template), str(root)], check=True, timeout=300)
     with booted(root, scratch) as machine:
         yield machine
+
+
+def sweep() -> None:
+    """Remove what machines left on this one whose test run was killed."""
+    names = {name for top in (*_HIERARCHIES, _PROPAGATE) for name in _listed(top) if name.startswith(_PREFIX)}
+    for name in names:
+        groups = [group for top in _HIERARCHIES for group in Path(top).glob(f"{name}/**/cgroup.procs")]
+        if not any(group.read_text(encoding="ascii") for group in groups):
+            _remove_directories(name)
+
+
+def _listed(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except FileNotFoundError:
+        return []
+
+
+def _remove_directories(name: str) -> None:
+    """Remove what systemd-nspawn leaves behind on this machine: a directory, and the groups that were made for it."""
+    with contextlib.suppress(FileNotFoundError):
+        os.rmdir(os.path.join(_PROPAGATE, name))
+    for top in _HIERARCHIES:
+        for directory, _, _ in os.walk(os.path.join(top, name), topdown=False):
+            os.rmdir(directory)
 
 
 def chroot(root: Path, *command: str, given: str = "") -> str:
