@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -28,7 +30,7 @@ STAFF = 50
 class FakeDatabase(AccountDatabase):
     """Alice, and a group that she is not in."""
 
-    def account(self, uid: int) -> Account | None:
+    def account(self, uid: int, *, claimed: Collection[int] = ()) -> Account | None:
         return {1000: ALICE, SERVICE_UID: Account(name="openbits", gid=900, groups=frozenset({900}))}.get(uid)
 
     def has_group(self, gid: int) -> bool:
@@ -147,3 +149,26 @@ def test_database_remembers_for_a_minute(monkeypatch: pytest.MonkeyPatch) -> Non
     now += 60.0
     assert database.account(1000) is ALICE
     assert looked_up == [1000, 1000]
+
+
+def test_a_no_is_never_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    known: dict[int, Account] = {}
+    database = AccountDatabase(clock=lambda: 100.0)
+    monkeypatch.setattr(database, "_look_up", known.get)
+    rule = SystemRule(service_uid=SERVICE_UID, database=database)
+
+    decision = rule.decide(Identity(1000, 1000, (STAFF,)))
+    assert isinstance(decision, Refused)
+    known[1000] = ALICE
+    decision = rule.decide(Identity(1000, 1000, (STAFF,)))
+    assert isinstance(decision, Granted)
+    assert decision.identity == Identity(1000, 1000, ())
+
+    # She becomes a member, and logs on with the new group within the minute.
+    known[1000] = replace(ALICE, groups=ALICE.groups | {STAFF})
+    decision = rule.decide(Identity(1000, 1000, (STAFF,)))
+    assert isinstance(decision, Granted)
+    assert decision.identity == Identity(1000, 1000, (STAFF,))
+    decision = rule.decide(Identity(1000, STAFF, ()))
+    assert isinstance(decision, Granted)
+    assert decision.identity == Identity(1000, STAFF, ())

@@ -12,7 +12,7 @@ import grp
 import os
 import pwd
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -59,17 +59,21 @@ class Account:
 
 
 class AccountDatabase:
-    """The machine's accounts, remembered for a minute: with LDAP behind it a look-up can take long."""
+    """The machine's accounts, remembered for a minute: with LDAP behind it a look-up can take long.
+
+    Never remembered is a no.  Who was made a member of a group a moment ago, and logs on with it, must not fail
+    for a minute; and those who claim what they do not have are few.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._accounts: dict[int, tuple[float, Account | None]] = {}
 
-    def account(self, uid: int) -> Account | None:
-        """Return the account, or None when there is none."""
+    def account(self, uid: int, *, claimed: Collection[int] = ()) -> Account | None:
+        """Return the account, or None when there is none; `claimed` are the groups that it says it has."""
         now = self._clock()
         until, account = self._accounts.get(uid, (now, None))
-        if now >= until:
+        if now >= until or account is None or not account.groups.issuperset(claimed):
             self._accounts = {key: entry for key, entry in self._accounts.items() if now < entry[0]}
             account = self._look_up(uid)
             self._accounts[uid] = (now + _CACHE_S, account)
@@ -111,7 +115,7 @@ class SystemRule:
             # Root could give itself these groups at any time, so holding them back protects nobody; and
             # what makes root powerful, its capabilities, no worker has.
             return Granted(identity=wanted, name="root")
-        account = self._database.account(wanted.uid)
+        account = self._database.account(wanted.uid, claimed=(wanted.gid, *wanted.groups))
         if account is None:
             return self._decide_unknown(wanted)
         return Granted(
