@@ -19,6 +19,8 @@ from urllib.parse import quote, urljoin, urlsplit
 
 HEADER_TEXT_LIMIT: Final = 16 * 1024
 """How much of a header block is passed on and kept (F10)."""
+VALIDATOR_LIMIT: Final = 1024
+"""Characters of an entity tag or a date that is worth keeping."""
 REDIRECT_LIMIT: Final = 20
 RETRY_AFTER_LIMIT_S: Final = 7 * 86_400
 
@@ -124,14 +126,19 @@ class Response:
     @property
     def etag(self) -> str | None:
         """The entity tag if it is a strong one: only those prove that bytes are the same (D3)."""
-        value = self.get("etag")
+        value = self._validator("etag")
         return value if value is not None and _STRONG_ETAG.match(value) else None
 
     @property
     def last_modified(self) -> str | None:
         """Last-Modified as the server wrote it, if it is a date."""
-        value = self.get("last-modified")
+        value = self._validator("last-modified")
         return value if value is not None and parse_date(value) is not None else None
+
+    def _validator(self, name: str) -> str | None:
+        # It travels and is kept with the file; what is longer was made to be a burden.
+        value = self.get(name)
+        return value if value is not None and len(value) <= VALIDATOR_LIMIT else None
 
     @property
     def refuses_ranges(self) -> bool:

@@ -22,6 +22,9 @@ MAX_FRAME_BYTES: Final = 128 * 1024
 LARGEST_NUMBER: Final = 2**63 - 1
 """No file is larger; whatever gets through can also be written down."""
 
+UNIT_BYTES: Final = 6
+"""What one unit of a text (see `units`) takes in a frame at most."""
+
 _EXACT: Final = frozenset((int, bool, str, type(None)))
 
 _T = TypeVar("_T")
@@ -30,6 +33,11 @@ _Check = Callable[[Any], Any]
 
 class FrameError(Exception):
     """A packet is not a frame that this side takes."""
+
+
+def units(text: str) -> int:
+    """How much room a text takes in a frame at most, in units: what lies beyond U+FFFF travels as two escapes."""
+    return len(text) if text.isascii() else len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 class Codec:

@@ -26,6 +26,7 @@ from openbits.core.events import ChangeOwner
 from openbits.core.model import AccountKind, Caller, File, Identity, Job, Owner
 from openbits.core.states import Trigger, next_state
 from openbits.errors import BitsError
+from openbits.frames.codec import units
 from openbits.frames.worker import AdoptFile, OpenForReading, SyncDirectories
 from openbits.service.calls import Outcome
 from openbits.service.helpertokens import HelperTokens
@@ -331,7 +332,7 @@ class Ownership:
 
 async def _sync(taker: Worker, files: Sequence[str]) -> None:
     directories = list(dict.fromkeys(map(posixpath.dirname, files)))
-    for chunk in chunked(directories, len):
+    for chunk in chunked(directories, units):
         failures = await taker.results_of(functools.partial(_sync_order, tuple(chunk)))
         if failures:
             raise BitsError(failures[0].error, failures[0].message)

@@ -50,7 +50,7 @@ from openbits.service.helpertokens import HelperTokens
 from openbits.service.stillness import Holds
 from openbits.service.tasks import Tasks
 from openbits.service.terms import NetworkTerms, Terms
-from openbits.service.wording import answered, can_be, characters, failure_of, spec_of, start_of
+from openbits.service.wording import answered, can_be, failure_of, room, spec_of, start_of
 from openbits.service.worker import TransferHandler, Worker, WorkerGone, chunked
 from openbits.service.workers import WorkerPool
 
@@ -335,7 +335,7 @@ class Conductor:
         run.unfinished.update(spec.index for spec in specs)
         if run.hand_over is not None:
             run.hand_over.offer(specs)
-        chunks = chunked(specs, characters)
+        chunks = chunked(specs, room)
         for position, chunk in enumerate(chunks, 1):
             worker.send(TransferFiles(transfer=run.number, files=tuple(chunk), last=position == len(chunks)))
 

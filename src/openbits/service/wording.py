@@ -11,6 +11,7 @@ from typing import Final
 from openbits.core.events import Failure, FileAnswered
 from openbits.core.model import File, Job, Priority, Validator
 from openbits.errors import ErrorContext
+from openbits.frames.codec import units
 from openbits.frames.worker import FileSpec, FileStarted, RangeSpec, StartTransfer, TransferEnded
 from openbits.service.configuration import Configuration
 from openbits.service.terms import NetworkTerms
@@ -65,10 +66,10 @@ def spec_of(index: int, file: File) -> FileSpec:
     )
 
 
-def characters(spec: FileSpec) -> int:
-    """How much room a file takes in a frame."""
+def room(spec: FileSpec) -> int:
+    """How much room a file takes in a frame, in `units`."""
     texts = (spec.remote_name, spec.local_name, spec.temporary_name, spec.etag or "", spec.last_modified or "")
-    return sum(map(len, texts)) + len(spec.checksum) + 12 * len(spec.ranges)
+    return sum(map(units, texts)) + len(spec.checksum) + 12 * len(spec.ranges)
 
 
 def can_be(started: FileStarted, known: range) -> bool:
@@ -106,4 +107,4 @@ def failure_of(message: TransferEnded) -> Failure | None:
 
 
 def _short(validator: str | None) -> str | None:
-    return validator if validator is not None and len(validator) <= LONGEST_VALIDATOR else None
+    return validator if validator is not None and units(validator) <= LONGEST_VALIDATOR else None

@@ -17,7 +17,7 @@ from typing import TypeVar
 from openbits.core.model import Identity
 from openbits.errors import BitsError, is_failure
 from openbits.frames.channel import Channel
-from openbits.frames.codec import MAX_FRAME_BYTES
+from openbits.frames.codec import MAX_FRAME_BYTES, UNIT_BYTES, units
 from openbits.frames.worker import (
     CheckDirectories,
     DeleteFiles,
@@ -36,8 +36,8 @@ from openbits.service.link import Link
 log = logging.getLogger(__name__)
 
 FILES_PER_FRAME = 256
-CHARACTERS_PER_FRAME = MAX_FRAME_BYTES // 6
-CHARACTERS_BESIDE_NAMES = 40
+UNITS_PER_FRAME = MAX_FRAME_BYTES // UNIT_BYTES
+UNITS_BESIDE_NAMES = 40
 _Item = TypeVar("_Item")
 
 
@@ -123,7 +123,7 @@ class Worker:
         """Ask whether the owner may create files in these directories; return the refusals."""
         refusals: list[FileResult] = []
         start = 0
-        for chunk in chunked(paths, len):
+        for chunk in chunked(paths, units):
             number, future = self._operation()
             self.send(CheckDirectories(operation=number, paths=tuple(chunk)))
             results = await future
@@ -138,7 +138,7 @@ class Worker:
     async def rename(self, files: list[RenameSpec]) -> list[FileResult]:
         """Put finished files under their names; return those that could not be."""
         number, future = self._operation()
-        chunks = list(chunked(files, lambda spec: len(spec.temporary_name) + len(spec.local_name)))
+        chunks = list(chunked(files, lambda spec: units(spec.temporary_name) + units(spec.local_name)))
         for position, chunk in enumerate(chunks, 1):
             self.send(RenameFiles(operation=number, files=tuple(chunk), last=position == len(chunks)))
         return [result for result in await future if result.error]
@@ -146,7 +146,7 @@ class Worker:
     async def delete(self, paths: list[str]) -> list[FileResult]:
         """Delete temporary files; return those that could not be."""
         number, future = self._operation()
-        chunks = list(chunked(paths, len))
+        chunks = list(chunked(paths, units))
         for position, chunk in enumerate(chunks, 1):
             self.send(DeleteFiles(operation=number, paths=tuple(chunk), last=position == len(chunks)))
         return [result for result in await future if result.error]
@@ -154,7 +154,7 @@ class Worker:
     async def walk(self, paths: list[str]) -> list[list[str]]:
         """Ask where paths lead; return for each the places of its links and its end. Raises WorkerGone."""
         points: list[list[str]] = []
-        for chunk in chunked(paths, len):
+        for chunk in chunked(paths, units):
             number, future = self._operation()
             self.send(WalkPaths(operation=number, paths=tuple(chunk)))
             found: list[list[str]] = [[] for _ in chunk]
@@ -286,15 +286,15 @@ def _known(result: FileResult) -> FileResult:
 
 
 def chunked(items: list[_Item], size: Callable[[_Item], int]) -> list[list[_Item]]:
-    """Split a list so that each part fits into one frame, whatever bytes the names are made of.
+    """Split a list so that each part fits into one frame, whatever the names are made of.
 
-    `size` is the number of characters of an item's names; in a frame one may take six bytes.
+    `size` is the room that an item's names take, in `units`.
     """
     chunks: list[list[_Item]] = [[]]
     filled = 0
     for item in items:
-        cost = size(item) + CHARACTERS_BESIDE_NAMES
-        if chunks[-1] and (filled + cost > CHARACTERS_PER_FRAME or len(chunks[-1]) >= FILES_PER_FRAME):
+        cost = size(item) + UNITS_BESIDE_NAMES
+        if chunks[-1] and (filled + cost > UNITS_PER_FRAME or len(chunks[-1]) >= FILES_PER_FRAME):
             chunks.append([])
             filled = 0
         chunks[-1].append(item)

@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from openbits.frames.channel import Channel, ChannelClosed
@@ -42,6 +43,7 @@ from openbits.frames.worker import (
 )
 from openbits.worker.adopting import Adoption, open_for_reading, sync_directories
 from openbits.worker.engine import Engine
+from openbits.worker.failure import MESSAGE_LIMIT
 from openbits.worker.fetch import Tools
 from openbits.worker.helper import Helper
 from openbits.worker.loop import READABLE, WRITABLE, Loop, Timer
@@ -53,9 +55,10 @@ from openbits.worker.tickets import Tickets
 from openbits.worker.transfer import Transfer
 from openbits.worker.walking import walk
 
-_RESULTS_PER_FRAME: Final = 60
-_POINTS_PER_FRAME: Final = 4
-"""So many of the longest paths fit into one frame, whatever bytes they are made of."""
+_RESULTS_PER_FRAME: Final = 10
+"""So many of the longest messages fit into one frame, whatever they are made of …"""
+_POINTS_PER_FRAME: Final = 2
+"""… and so many of the longest paths."""
 _FRAMES_PER_TURN: Final = 32
 _CLEAN_AFTER_S: Final = 2.0
 
@@ -293,6 +296,7 @@ class Worker:
         def done(results: list[FileResult] | OSError) -> None:
             if isinstance(results, OSError):
                 raise results
+            results = [_shortened(result) for result in results]
             frames = [tuple(results[at : at + _RESULTS_PER_FRAME]) for at in range(0, len(results), _RESULTS_PER_FRAME)]
             for frame in frames[:-1]:
                 self._send(OperationResults(operation=operation, results=frame, last=False))
@@ -315,6 +319,12 @@ class Worker:
             transfer.stop()
         if not self._transfers:
             self._loop.stop()
+
+
+def _shortened(result: FileResult) -> FileResult:
+    if len(result.message) <= MESSAGE_LIMIT:
+        return result
+    return replace(result, message=f"{result.message[: MESSAGE_LIMIT - 1]}…")
 
 
 def run(channel_socket: socket.socket) -> int:

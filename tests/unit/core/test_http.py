@@ -35,6 +35,16 @@ def response(*lines: str, status: int = 200) -> Response:
     return parse_response([first, *((line + "\r\n").encode("latin-1") for line in lines), b"\r\n"])
 
 
+@pytest.mark.parametrize("padding", ["x", "é"])
+def test_validators_that_are_a_burden_are_none(padding: str) -> None:
+    """They travel in one frame with the headers: a server must not be able to end the worker with them."""
+    date = "Sun, 06 Nov 1994 08:49:37 GMT"
+    assert response(f'ETag: "{padding * 1022}"', f"Last-Modified: {date}").etag is not None
+    longer = response(f'ETag: "{padding * 1023}"', f"Last-Modified: {date} ({padding * 1000})")
+    assert parse_date(longer.fields["last-modified"][0]) is not None, "the date alone would pass"
+    assert (longer.etag, longer.last_modified) == (None, None)
+
+
 def test_fields_are_found_in_any_case() -> None:
     answer = response('ETAG: "x"', "content-LENGTH:  12 ", "X: a", "x: b", "no colon")
     assert answer.etag == '"x"'

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from openbits.core.model import JobState
+from openbits.core.model import JobState, JobType
 from openbits.errors import BitsError
 from openbits.frames.monitor import KillWorker, SpawnRefused, SpawnWorker
 from openbits.frames.worker import (
@@ -28,6 +28,7 @@ from openbits.frames.worker import (
     TransferFiles,
     WorkerReady,
 )
+from openbits.service.calls import NewFile, NewJob
 from openbits.service.runs import STOP_PATIENCE_S
 from support import virtual
 from support.service import ALICE, ROOT, FakeWorker, Service, running
@@ -487,6 +488,21 @@ def test_a_file_that_fits_into_no_frame_fails_its_job_and_nothing_else() -> None
         await virtual.rest()
         assert service.gave_up == []
         assert service.state(job_id) is JobState.CONNECTING, "the entity tag is not worth a job"
+
+    play(script)
+
+
+def test_names_beyond_the_basic_plane_fit_into_frames_too() -> None:
+    """Such a character travels as two escapes: one user's directory must not end the service for all."""
+
+    async def script(service: Service) -> None:
+        directory = "/" + "/".join(["\U0001f600" * 60] * 15)
+        files = [NewFile(remote_name=f"http://o.example/{n}", local_name=f"{directory}/{n}") for n in range(30)]
+        job = NewJob(name="j", type=JobType.DOWNLOAD, settings={}, files=files, resume=True)
+        await service.manager.create_jobs(ALICE, [job])
+        await virtual.rest()
+        assert service.gave_up == []
+        assert sorted(file.index for file in service.worker.files) == list(range(30))
 
     play(script)
 
