@@ -370,7 +370,8 @@ class Ledger:
                 self.proxies[account] = settings
         for job_id in total.outbox:
             self._outbox.pop(job_id, None)
-        self._outbox.update((effect.job_id, effect.id) for effect in written.effects_added)
+        # Promises are kept by those who made them; a job's outbox is about the end of its files only.
+        self._outbox.update((effect.job_id, effect.id) for effect in written.effects_added if effect.kind in _CLOSINGS)
         if events:
             self.last_event_id = events[-1].id
         self.commits += 1

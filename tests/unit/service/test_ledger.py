@@ -293,6 +293,26 @@ def test_an_attempt_that_failed_is_over_and_the_next_is_a_new_one() -> None:
     virtual.run(main())
 
 
+def test_a_promise_and_the_end_of_a_job_do_not_stand_for_each_other() -> None:
+    """Also where somebody completes the job while it is being taken over (I8)."""
+
+    async def main() -> None:
+        with World() as world:
+            await world.create(job_in(JobState.TRANSFERRED))
+            kept, later = (world.ledger.promise(JOB.id, "discard", "{}") for _ in range(2))
+            await world.ledger.submit(lambda draft: draft.promised.append(kept))
+            await world.apply(Complete(), JOB.id)
+            assert sorted(effect.kind for effect in world.disk.effects.values()) == ["complete", "discard"]
+            await world.ledger.submit(lambda draft: draft.promised.append(later))
+            await world.apply(FilesFinished(renamed=(0,)), JOB.id)
+            assert sorted(world.disk.effects) == [kept.id, later.id]
+        with World(world.disk) as restarted:
+            assert restarted.undone == []
+            assert {promise.id for promise in restarted.ledger.promises} == {kept.id, later.id}
+
+    virtual.run(main())
+
+
 def test_runs_are_not_remembered_a_restart_schedules_anew() -> None:
     async def main() -> None:
         with World() as world:
