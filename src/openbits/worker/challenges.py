@@ -55,7 +55,6 @@ class Preparing:
 class _Work:
     """The tokens of one request, made one after the other."""
 
-    first_url: str
     url: str
     proxy_host: str
     wanted: list[AuthTarget]
@@ -116,13 +115,18 @@ class Challenges:
 
     # --- answering ---------------------------------------------------------------------------
 
-    def is_asked(self, url: str, proxy_host: str) -> bool:
+    def is_asked(self, first_url: str, url: str, proxy_host: str) -> bool:
         """Whether a request to `url` is to carry answers: somebody on the way has asked in this transfer."""
-        return bool(self._asking) and bool(self._wanted(url, proxy_host))
+        return bool(self._asking) and bool(self._wanted(first_url, url, proxy_host))
 
-    def _wanted(self, url: str, proxy_host: str) -> list[AuthTarget]:
-        wanted = ((AuthTarget.PROXY, proxy_host), (AuthTarget.SERVER, _place(url)))
-        return [target for target, place in wanted if (target, place) in self._asking]
+    def _wanted(self, first_url: str, url: str, proxy_host: str) -> list[AuthTarget]:
+        wanted = []
+        if (AuthTarget.PROXY, proxy_host) in self._asking:
+            wanted.append(AuthTarget.PROXY)
+        # What a server has asked for another file is not for whoever sends this one there by a redirect.
+        if (AuthTarget.SERVER, _place(url)) in self._asking and credentials.may_answer(first_url, url):
+            wanted.append(AuthTarget.SERVER)
+        return wanted
 
     def prepare(
         self,
@@ -142,10 +146,9 @@ class Challenges:
             self._asking.add((asked_now, proxy_host if asked_now is AuthTarget.PROXY else _place(url)))
         preparing = Preparing()
         work = _Work(
-            first_url=first_url,
             url=url,
             proxy_host=proxy_host,
-            wanted=self._wanted(url, proxy_host),
+            wanted=self._wanted(first_url, url, proxy_host),
             asked_now=asked_now,
         )
         self._next(work, preparing, done)

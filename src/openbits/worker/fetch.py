@@ -252,7 +252,7 @@ class HttpFetch(ABC):
             return
         self._lane.client.proxy_host = "" if proxy is None else proxy.host.strip("[]")
         self._request = Request(url=self._url, headers=lines + self.ask(), head=head, fresh=fresh, proxy=proxy)
-        if self.run.challenges.is_asked(self._url, self._lane.client.proxy_host):
+        if self.run.challenges.is_asked(self._first_url, self._url, self._lane.client.proxy_host):
             self._prove(self._request, None)
         else:
             self._answers = NOTHING

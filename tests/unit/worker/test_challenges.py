@@ -85,7 +85,7 @@ def test_407_without_a_proxy_gets_no_answer() -> None:
 
 def test_i9_nothing_is_proved_before_somebody_asks() -> None:
     found, tickets = challenges(ALICE)
-    assert not found.is_asked(URL, "")
+    assert not found.is_asked(URL, URL, "")
     assert tickets.wanted == []
 
 
@@ -96,9 +96,21 @@ def test_i9_who_has_asked_is_answered_from_then_on_and_nobody_else() -> None:
     tickets.give(b"\xff\x01")
     assert got == [(Answers(server=("Authorization: Negotiate /wE=",)), "")]
     assert tickets.wanted == [("a.test", False)]
-    assert found.is_asked("http://a.test/other", "")
+    assert found.is_asked(URL, "http://a.test/other", "")
     for url in ("http://b.test/file", "https://a.test/file", "http://a.test:81/file"):
-        assert not found.is_asked(url, "")
+        assert not found.is_asked(url, url, "")
+
+
+def test_i9_a_redirect_from_elsewhere_proves_nothing_to_who_has_asked() -> None:
+    """Another server of the job could have the account fetch what it likes."""
+    found, tickets = challenges(ALICE)
+    got: list[tuple[Answers, str]] = []
+    found.prepare(first_url=URL, url=URL, proxy_host="", asked_now=AuthTarget.SERVER, done=lambda *a: got.append(a))
+    tickets.give()
+    elsewhere = "http://evil.test/file"
+    assert not found.is_asked(elsewhere, URL, "")
+    found.prepare(first_url=elsewhere, url=URL, proxy_host="", asked_now=None, done=lambda *a: got.append(a))
+    assert got[1:] == [(NOTHING, "")]
 
 
 def test_proxy_and_server_get_tokens_of_their_own() -> None:
@@ -138,7 +150,7 @@ def test_j37_no_token_for_who_has_just_asked(error: NoToken, words: str) -> None
     assert answers == NOTHING
     assert words in why
     # The next request does not try again by itself: it finds out whether it is still asked.
-    assert not found.is_asked(URL, "")
+    assert not found.is_asked(URL, URL, "")
 
 
 def test_no_token_for_who_asked_earlier_leaves_it_out() -> None:
