@@ -30,6 +30,8 @@ OPEN_TIMEOUT_S: Final = 60.0
 whose troubles must not hold this run for ever."""
 MOST_WANTED: Final = 2 * HANDLES_AHEAD
 """More than a worker that keeps to its rules ever waits for."""
+LONGEST_REFUSAL: Final = 1_000
+"""Characters of the opener's sentence; one that keeps to its rules has no more to say."""
 
 
 class HandOver:
@@ -92,7 +94,8 @@ class HandOver:
                 text = "the processes of the account that opens the job's files do not answer: it is tried again"
                 self._refuse(spec.index, BitsError("BG_E_WATCHDOG_TIMEOUT", text), transient=True)
             except BitsError as error:
-                self._refuse(spec.index, error, transient=isinstance(error, Refused) and error.transient)
+                # A worker that could not be started is no word about the file.
+                self._refuse(spec.index, error, transient=not isinstance(error, Refused) or error.transient)
             else:
                 try:
                     self._network.send(handle, (fd,))
@@ -118,6 +121,11 @@ class HandOver:
     def _refuse(self, index: int, error: BitsError, *, transient: bool) -> None:
         self._network.send(
             FileHandle(
-                transfer=self._transfer, index=index, error=error.name, message=error.message, transient=transient
+                transfer=self._transfer,
+                index=index,
+                error=error.name,
+                # It may fill a frame of its own; it must fit into this one.
+                message=error.message[:LONGEST_REFUSAL],
+                transient=transient,
             )
         )

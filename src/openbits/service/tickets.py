@@ -34,6 +34,7 @@ RENEW_WITH_LEFT: Final = 0.25
 """Tickets are renewed when so much of their life is left."""
 _SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _NAME_SHOWN: Final = 256
+_CLAUSE_KEPT: Final = 1_000
 
 
 def boot_time_s() -> float:
@@ -156,8 +157,11 @@ class MachineTickets:
         except BitsError as error:
             self._failed(source, error.message)
         else:
-            assert isinstance(answer, TicketsObtained)
-            self._obtained(source, answer, fd)
+            if isinstance(answer, TicketsObtained):
+                self._obtained(source, answer, fd)
+            else:
+                os.close(fd)
+                self._failed(source, "the process that asked for them gave no sensible answer")
         finally:
             self._obtaining = None
 
@@ -181,10 +185,11 @@ class MachineTickets:
         self._renew_in(held.renew_at - now)
 
     def _failed(self, source: tuple[str, str], clause: str) -> None:
-        self._trouble = clause
+        # It goes to workers in one frame with other things, and a worker may have said it.
+        self._trouble = clause[:_CLAUSE_KEPT]
         self._failed_source = source
         self._ask_again_at = self._now() + FAILURE_KEPT_S
-        log.warning("action=no-tickets reason=%s", clause)
+        log.warning("action=no-tickets reason=%s", self._trouble)
         if self._valid is not None:
             # What there is, is still good.
             self._renew_in(FAILURE_KEPT_S)

@@ -12,7 +12,7 @@ import pytest
 
 from openbits.core.model import Identity
 from openbits.errors import BitsError
-from openbits.frames.worker import ObtainTickets, TakeTickets, TicketsObtained
+from openbits.frames.worker import FileOpened, ObtainTickets, TakeTickets, TicketsObtained
 from openbits.service.configuration import Credentials
 from openbits.service.tasks import Tasks
 from openbits.service.tickets import FAILURE_KEPT_S, OBTAIN_TIMEOUT_S, ROOT, MachineTickets
@@ -239,6 +239,19 @@ def test_what_is_not_sealed_or_not_good_is_not_lent(*, sealed: bool, expires_s: 
         assert worker.got == []
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(fds[0])
+
+    virtual.run(story())
+
+
+def test_an_answer_to_another_question_is_none_and_its_file_is_closed() -> None:
+    async def story() -> None:
+        world = World()
+        fd = tickets_file()
+        world.root.answers = lambda order: (FileOpened(operation=order.operation), fd)
+        assert "no sensible answer" in await world.lend(FakeWorker())
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
+        assert world.failed == []
 
     virtual.run(story())
 
