@@ -174,11 +174,14 @@ class HelperTokens:
 
     async def _put(self, options: TokenOptions, helper: Owner | None) -> None:
         job_id = options.job_id
+        is_installed = False
 
         def change(draft: Draft) -> None:
+            nonlocal is_installed
             moves.refuse_while_closing(self._still_stands(options, draft))
             # Here and not after the commit: a run that begins with the commit finds the right identity.
             self._install(job_id, helper)
+            is_installed = True
             # Also for the same account: its groups may be others, and a run has those that it began with.
             draft.apply(job_id, HelperTokenChanged())
 
@@ -187,7 +190,7 @@ class HelperTokens:
             await self._ledger.submit(change)
         except BitsError:
             # A call that raises has changed nothing; but what may have been dropped meanwhile stays dropped.
-            if self._helpers.get(job_id) is helper:
+            if is_installed and self._helpers.get(job_id) is helper:
                 self._install(job_id, before if self._losses == losses else None)
             raise
         log.info("action=helper-token job=%s helper=%s", job_id, helper.name if helper else "none")

@@ -15,12 +15,14 @@ from unittest import mock
 
 import pytest
 
-from openbits.core.model import AccountKind, Caller, HelperFlag, Identity, JobState
+from openbits.core.model import AccountKind, Caller, HelperFlag, Identity, JobState, Owner
 from openbits.errors import BitsError
 from openbits.frames.channel import ChannelClosed
+from openbits.frames.codec import MAX_FRAME_BYTES
 from openbits.frames.monitor import KillWorker
 from openbits.frames.worker import (
     HANDLES_AHEAD,
+    WORKER_TO_SERVICE,
     CheckDirectories,
     DeleteFiles,
     FileHandle,
@@ -32,7 +34,7 @@ from openbits.frames.worker import (
     StopTransfer,
 )
 from openbits.service.calls import NewFile
-from openbits.service.handles import MOST_WANTED, OPEN_ATTEMPTS, OPEN_TIMEOUT_S
+from openbits.service.handles import LONGEST_REFUSAL, MOST_WANTED, OPEN_ATTEMPTS, OPEN_TIMEOUT_S
 from openbits.service.helpertokens import OPTIONS_PER_JOB
 from openbits.store.errors import StoreFull
 from openbits.store.memory import MemoryDisk
@@ -302,6 +304,44 @@ def test_the_openers_refusal_reaches_the_network_side(error: str, expected: str,
     play(script)
 
 
+def test_a_refusal_that_fills_its_frame_does_not_end_the_service() -> None:
+    """What an opener says goes on in another frame, with more beside it."""
+
+    async def script(service: Service) -> None:
+        HandleWorker.answers = False
+        try:
+            await helped(service)
+            network = worker_of(service, ROOT)
+            network.send(FileWanted(transfer=network.transfer, index=0))
+            await virtual.rest()
+            opener = worker_of(service, BOB)
+            refusal = FileOpened(operation=opener.last(OpenFile).operation, error="E_FAIL", message="x")
+            room = MAX_FRAME_BYTES - len(WORKER_TO_SERVICE.encode(refusal))
+            opener.send(dataclasses.replace(refusal, message="x" * room))
+            await virtual.rest()
+        finally:
+            HandleWorker.answers = True
+        assert service.gave_up == []
+        [(handle, _)] = network.handles
+        assert (handle.error, len(handle.message)) == ("E_FAIL", LONGEST_REFUSAL)
+
+    play(script)
+
+
+def test_an_opener_that_cannot_be_started_says_nothing_of_the_file() -> None:
+    async def script(service: Service) -> None:
+        await helped(service)
+        network = worker_of(service, ROOT)
+        trouble = BitsError("BG_E_WATCHDOG_TIMEOUT", "no worker could be started")
+        with mock.patch.object(service.runtime.pool, "get", side_effect=trouble):
+            network.send(FileWanted(transfer=network.transfer, index=0))
+            await virtual.rest()
+        [(handle, _)] = network.handles
+        assert (handle.error, handle.transient) == ("BG_E_WATCHDOG_TIMEOUT", True)
+
+    play(script)
+
+
 def test_an_opener_that_dies_is_replaced_a_few_times_and_then_the_run_is_broken() -> None:
     async def script(service: Service) -> None:
         HandleWorker.answers = False
@@ -536,6 +576,28 @@ def test_t1_a_call_that_cannot_be_written_down_changes_nothing() -> None:
             with fails("ERROR_DISK_FULL"):
                 await tokens.clear_helper(capability)
             assert tokens.helper(job_id) == BOB.as_owner()
+
+    play(script)
+
+
+def test_t2_a_call_that_comes_too_late_does_not_bring_back_what_was_cleared_before() -> None:
+    async def script(service: Service) -> None:
+        tokens = service.runtime.tokens
+        job_id = await service.create(caller=ALICE)
+        await service.say(service.worker.done(0), service.worker.ended())
+        assert service.state(job_id) is JobState.TRANSFERRED
+        capability = tokens.obtain(ALICE, job_id)
+        await tokens.set_helper(BOB, capability)
+        seen: list[Owner | None] = []
+
+        async def too_late() -> None:
+            with fails("BG_E_INVALID_STATE"):
+                await tokens.clear_helper(capability)
+            seen.append(tokens.helper(job_id))
+
+        # All in one transaction, each of them begun while there was a helper.
+        await asyncio.gather(tokens.clear_helper(capability), service.manager.complete(ALICE, job_id), too_late())
+        assert seen == [None]
 
     play(script)
 
