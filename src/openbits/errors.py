@@ -131,7 +131,6 @@ _ROWS: Final[dict[tuple[Fault, ExitCode, HTTPStatus], tuple[tuple[str, int, str]
         ("BG_E_FILE_NOT_AVAILABLE", 0x8020_0004, "the error does not concern a file"),
         ("BG_E_PROTOCOL_NOT_AVAILABLE", 0x8020_0005, "the error does not concern a protocol"),
         ("BG_E_NEW_OWNER_DIFF_MAPPING", 0x8020_0015, "the path means another place for the new owner"),
-        ("BG_E_NEW_OWNER_NO_FILE_ACCESS", 0x8020_0016, "the new owner cannot access the temporary files"),
         ("BG_E_TOO_MANY_JOBS_PER_USER", 0x8020_0049, "the account has as many jobs as it may have"),
         ("BG_E_TOO_MANY_JOBS_PER_MACHINE", 0x8020_0050, "the machine has as many jobs as it may have"),
         ("BG_E_TOO_MANY_FILES_IN_JOB", 0x8020_0051, "the job has as many files as it may have"),
@@ -148,6 +147,7 @@ _ROWS: Final[dict[tuple[Fault, ExitCode, HTTPStatus], tuple[tuple[str, int, str]
     ),
     (Fault.CALLER, ExitCode.ACCESS_DENIED, HTTPStatus.FORBIDDEN): (
         ("BG_E_REMOTE_NOT_SUPPORTED", 0x8020_0014, "the service takes calls from this machine only"),
+        ("BG_E_NEW_OWNER_NO_FILE_ACCESS", 0x8020_0016, "the new owner cannot access the temporary files"),
         ("E_ACCESSDENIED", 0x8007_0005, "access is denied"),
         ("ERROR_PRIVILEGE_NOT_HELD", 0x8007_0522, "the process lacks the privilege"),
         ("CO_E_FAILEDTOIMPERSONATE", 0x8001_0123, "the identity of the caller cannot be taken"),

@@ -256,7 +256,7 @@ def test_i8_without_access_to_the_directory_nothing_changes(
     """The error names the directory and says what to do; the job goes on as if nobody had asked."""
     job = job_under_way(daemon, origin, alice, alice.home)
     refused = take(daemon, job, carol)
-    assert refused.returncode == 2, refused.stderr
+    assert refused.returncode == 4, refused.stderr
     assert "BG_E_NEW_OWNER_NO_FILE_ACCESS" in refused.stderr
     assert alice.home in refused.stderr
     assert "setfacl" in refused.stderr

@@ -63,7 +63,7 @@ _LOCAL: Final[dict[int, tuple[str, bool, str, str]]] = {
         "E_ACCESSDENIED",
         False,
         "access is denied",
-        "give the job's owner write access to the directory, then resume the job",
+        "give the job's owner, or the helper who opens its files, write access to the directory, then resume the job",
     ),
     errno.EROFS: (
         "E_ACCESSDENIED",

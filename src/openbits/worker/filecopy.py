@@ -59,7 +59,8 @@ def _read_failure(error: OSError, path: str) -> Failure:
         case errno.ENOENT | errno.ENOTDIR:
             name, clause, transient = "ERROR_FILE_NOT_FOUND", "there is no such file: check the path", False
         case errno.EACCES | errno.EPERM:
-            name, clause, transient = "E_ACCESSDENIED", "the job's owner may not read it", False
+            clause = "the job's owner, or the helper for the network, may not read it"
+            name, transient = "E_ACCESSDENIED", False
         case errno.EISDIR | errno.ENXIO:
             name, clause, transient = "E_ACCESSDENIED", "it is no regular file", False
         case _:
