@@ -148,7 +148,7 @@ def test_a_killed_program_comes_back(machine: Machine, jobs: Jobs, name: str, ac
     source = jobs.new_source(6_000_000)
     jobs.origin.limit(2_000_000)
     job = jobs.get(source, f"/srv/killed/{name}")
-    reached = jobs.wait_bytes(job, 1_500_000)["bytes_transferred"]
+    durable = jobs.wait_durable(job, 1_500_000)
     asked = len(jobs.origin.requests(source))
     restarts = int(machine.property("openbits.service", "NRestarts"))
     (pid,) = jobs.pids(name, account)
@@ -157,7 +157,7 @@ def test_a_killed_program_comes_back(machine: Machine, jobs: Jobs, name: str, ac
     jobs.finish(job, source, f"/srv/killed/{name}")
     again = jobs.origin.requests(source)[asked:]
     assert len(again) == 1
-    assert again[0].first >= reached
+    assert again[0].first >= durable
     assert int(machine.property("openbits.service", "NRestarts")) == restarts + (name == "bitsd")
 
 

@@ -49,10 +49,11 @@ def test_a_job_goes_on_after_the_machine_ended(machine: Machine, jobs: Jobs, how
     jobs.origin.limit(RATE_BPS)
     transfers = [begin(jobs, account, f"/srv/{how.replace(' ', '-')}/{account}") for account in KINDS]
     for transfer in transfers:
-        seen = jobs.wait_bytes(transfer.job, REACHED)
+        jobs.wait_durable(transfer.job, REACHED)
+        seen = jobs.show(transfer.job)
         assert seen["owner"]["kind"] == KINDS[transfer.account]
     if how == "reboot":
-        durable = dict.fromkeys((transfer.job for transfer in transfers), REACHED)
+        durable = dict.fromkeys((transfer.job for transfer in transfers), REACHED)  # an orderly end keeps what came in
         machine.reboot()
     else:
         end_machine(machine, how)

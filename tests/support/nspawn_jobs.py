@@ -254,14 +254,20 @@ class Jobs:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     def durable_bytes(self, job_id: str) -> int:
-        """What the store of a machine that is down says that a job has; a copy is looked into: nothing changes."""
-        assert not self.machine.is_up, "the store could change under the copy"
+        """What the store says that a job has: what the end of the machine at this moment would leave."""
+        store = self.machine.path("/var/lib/openbits/bits.db")
+        if self.machine.is_up:
+            return _stored_bytes(f"file:{store}?mode=ro", job_id)
+        # A copy is looked into: opening the store of a machine that was killed would change it.
         with tempfile.TemporaryDirectory() as directory:
-            for file in self.machine.path("/var/lib/openbits").glob("bits.db*"):
+            for file in store.parent.glob("bits.db*"):
                 shutil.copy(file, directory)
-            with contextlib.closing(sqlite3.connect(os.path.join(directory, "bits.db"))) as connection:
-                query = "SELECT SUM(bytes_transferred) FROM files WHERE job = (SELECT seq FROM jobs WHERE id = ?)"
-                return int(connection.execute(query, (job_id,)).fetchone()[0])
+            return _stored_bytes(f"file:{directory}/bits.db", job_id)
+
+    def wait_durable(self, job_id: str, count: int, timeout_s: float = WAIT_S) -> int:
+        """Wait until so many bytes of a job would survive; progress is announced earlier. Returns how many they are."""
+        wait_until(lambda: self.durable_bytes(job_id) >= count, f"{count} bytes to be durable", timeout_s)
+        return self.durable_bytes(job_id)
 
     # --- who works -------------------------------------------------------------------------------------
 
@@ -282,3 +288,9 @@ class Jobs:
     def wait_no_worker(self, account: str, timeout_s: float = 20.0) -> None:
         """Wait until nothing of the service runs with the rights of an account."""
         wait_until(lambda: not self.workers(account), f"the workers of {account} to end", timeout_s)
+
+
+def _stored_bytes(address: str, job_id: str) -> int:
+    with contextlib.closing(sqlite3.connect(address, uri=True, timeout=10)) as connection:
+        query = "SELECT SUM(bytes_transferred) FROM files WHERE job = (SELECT seq FROM jobs WHERE id = ?)"
+        return int(connection.execute(query, (job_id,)).fetchone()[0])
