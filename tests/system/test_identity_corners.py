@@ -1,4 +1,4 @@
-"""Corners of identity that somebody found by trying the issue line by line from the outside (architecture, section 4)."""
+"""Corners of identity, found by trying every sentence of architecture, section 4, from the outside."""
 
 from __future__ import annotations
 
