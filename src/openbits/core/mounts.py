@@ -162,6 +162,8 @@ def session_problem(table: MountTable, points: Sequence[str], uid: int) -> str |
             deepest = max((place for place in mounted if place.startswith(directory)), key=len, default=directory)
             kind = f" ({mounted[deepest]})" if deepest in mounted else ""
             return f"{_shown(deepest)}{kind} belongs to a log-on session, and goes with it"
+        if (mount := _mounted_elsewhere(table, point)) is not None:
+            return f"it leads into {_shown(mount.point)} ({mount.type}), which belongs to a log-on session"
     return None
 
 
@@ -191,6 +193,21 @@ def _session_directory(path: str) -> str | None:
     if names[:2] != ["run", "user"] or len(names) < 3:
         return None
     return "/" + "/".join(names[:3])
+
+
+def _mounted_elsewhere(table: MountTable, path: str) -> Mount | None:
+    """The mount of a session's directory that a path leads into by way of another mount of the same thing.
+
+    What is in it goes at log-off all the same.  Only tmpfs, as logind makes it: what somebody else put there may well
+    be a part of a file system that stays.
+    """
+    place = table.place(path)
+    for mount in table:
+        if place is not None and mount.device == place.device and mount.type == "tmpfs":
+            root = _names(mount.root)
+            if mount.point == _session_directory(mount.point) and _names(place.path)[: len(root)] == root:
+                return mount
+    return None
 
 
 def _shown(path: str) -> str:

@@ -122,6 +122,20 @@ def test_rule_4_a_link_counts_where_it_stands_and_where_it_leads() -> None:
     assert session_problem(mounts, ["/run/user/1000/link", "/srv/x"], SERVICE_UID) is not None
 
 
+def test_rule_4_a_sessions_directory_that_is_mounted_elsewhere_is_still_a_sessions() -> None:
+    bound = "50 27 0:43 / /srv/bound rw - tmpfs tmpfs rw,size=10%,uid=1000"
+    part = "51 27 0:43 /sub /srv/part rw - tmpfs tmpfs rw,size=10%,uid=1000"
+    for path in ("/srv/bound", "/srv/bound/x", "/srv/part/x"):
+        problem = session_problem(table(*MACHINE, bound, part), [path], SERVICE_UID)
+        assert problem is not None, path
+        assert "/run/user/1000 (tmpfs)" in problem
+    assert session_problem(table(*MACHINE, bound), ["/srv/other"], SERVICE_UID) is None
+    # The other way round: a directory that stays, which somebody mounted into a session's.
+    home = "52 33 0:41 /@home /run/user/1000/home rw - btrfs /dev/sdb rw,subvol=/@home"
+    over = "53 27 0:41 /@home /run/user/1001 rw - btrfs /dev/sdb rw,subvol=/@home"
+    assert session_problem(table(*MACHINE, home, over), ["/home/service"], SERVICE_UID) is None
+
+
 def test_rule_4_a_fuse_mount_of_its_own_is_no_sessions() -> None:
     own = f"50 27 0:60 / /srv/far rw - fuse.s3fs s3 rw,user_id={SERVICE_UID},group_id=1"
     assert session_problem(table(ROOT, own), ["/srv/far/x"], SERVICE_UID) is None
