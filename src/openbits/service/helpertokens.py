@@ -258,15 +258,17 @@ class HelperTokens:
         for digest in self._by_job.pop(job_id, ()):
             del self._options[digest]
 
-    def take_note(self, jobs: Mapping[str, Job | None]) -> None:
-        """Forget what jobs that have ended had.
+    def take_note(self, before: Mapping[str, Job | None], after: Mapping[str, Job | None]) -> None:
+        """Forget what jobs had that have ended or changed hands, before any call that comes next is looked at.
 
         A cancelled job keeps its token until its files are deleted, which only the helper's rights may allow.
         """
-        for job_id, job in jobs.items():
+        for job_id, job in after.items():
             if job_id not in self._by_job and job_id not in self._helpers:
                 continue
-            if job is None or (job.state.is_final and job.closing is None):
+            former = before[job_id]
+            has_moved = job is not None and former is not None and job.owner != former.owner
+            if job is None or has_moved or (job.state.is_final and job.closing is None):
                 self.forget(job_id)
 
 

@@ -286,6 +286,7 @@ class Ownership:
             return changed
 
         changed = await self._ledger.submit(change)
+        # Also where the owner is who he was.
         self._tokens.forget(job.id)
         log.info("action=take-ownership job=%s from=%s to=%s", job.id, job.owner.name, caller.name)
         return Outcome(result="S_OK", job=changed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -213,6 +214,26 @@ def test_i8_whoever_ends_the_job_meanwhile_comes_first(verb: str) -> None:
         await virtual.rest()
         assert deleted(carol) == {carol.last(AdoptFile).temporary_name}
         assert service.disk.effects == {}
+
+    play(script)
+
+
+@pytest.mark.parametrize("rests", range(32))
+def test_i8_the_former_owners_token_options_are_gone_at_once(rests: int) -> None:
+    """Whenever his call comes, it does not reach the job of the new owner."""
+
+    async def script(service: Service) -> None:
+        tokens = service.runtime.tokens
+        job_id = await service.create(resume=False)
+        capability = tokens.obtain(ALICE, job_id)
+        task = asyncio.ensure_future(service.runtime.ownership.take(CAROL, job_id))
+        for _ in range(rests):
+            await asyncio.sleep(0)
+        with contextlib.suppress(BitsError):
+            await tokens.set_flags(capability, 1)
+        await task
+        assert service.job(job_id).helper_flags is HelperFlag.NONE
+        assert service.job(job_id).owner.name == CAROL.name
 
     play(script)
 
