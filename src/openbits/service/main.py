@@ -25,7 +25,6 @@ from openbits.frames.monitor import MONITOR_TO_SERVICE, SERVICE_TO_MONITOR, Serv
 from openbits.service.configuration import (
     Configuration,
     ConfigurationError,
-    account_rules,
     read_configuration_if_any,
 )
 from openbits.service.runtime import Runtime
@@ -123,8 +122,7 @@ async def _serve(options: argparse.Namespace, channel: Channel) -> int:
 
 
 def _server(options: argparse.Namespace, runtime: Runtime) -> tuple[ApiServer, socket.socket]:
-    rules = account_rules(runtime.configuration)
-    accounts = Accounts(lambda: rules, runtime.administrators_gid)
+    accounts = Accounts(lambda: runtime.account_rules, runtime.administrators_gid)
     limits = runtime.configuration.api
     handlers = Handlers(runtime.services, accounts, mode=options.mode, read_timeout_s=float(limits.read_timeout_s))
     if options.listen_fd is not None:

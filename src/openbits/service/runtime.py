@@ -79,7 +79,9 @@ class Runtime:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._network = NetworkWatcher(asyncio.get_running_loop(), self._network_changed)
         self._hosts = HostsFile()
-        self._people = People(account_rules(configuration))
+        self.account_rules = account_rules(configuration)
+        """How accounts are sorted, by the configuration that is in force."""
+        self._people = People(self.account_rules)
         self.logon = Logon(
             lambda on_change: make_source(
                 configuration.logon.provider,
@@ -118,7 +120,7 @@ class Runtime:
             is_system=is_system,
         )
         implicit = ImplicitCredentials(lambda: self.configuration.credentials, self.tickets)
-        self.proxies = AccountProxies(self.ledger, lambda: account_rules(self.configuration))
+        self.proxies = AccountProxies(self.ledger, lambda: self.account_rules)
         self.paths = Paths(self.pool)
         self.conductor = Conductor(
             pool=self.pool,
@@ -223,7 +225,8 @@ class Runtime:
         if configuration.logon != self.configuration.logon:
             log.warning("action=reload-incomplete key=logon.provider text=it takes effect at the next start")
         self.configuration = configuration
-        self._people = People(account_rules(configuration))
+        self.account_rules = account_rules(configuration)
+        self._people = People(self.account_rules)
         self._administrators = (0.0, None)
         self.conductor.configuration = configuration
         self._take_note(dict(self.ledger.jobs))
@@ -322,7 +325,7 @@ class Runtime:
     # --- after a commit -------------------------------------------------------------------------------
 
     def _committed(self, committed: Committed) -> None:
-        self.tokens.take_note(committed.after)
+        self.tokens.take_note(committed.before, committed.after)
         for effect in committed.effects:
             match effect:
                 case StopRun():

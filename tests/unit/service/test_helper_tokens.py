@@ -11,6 +11,7 @@ import dataclasses
 import os
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -485,6 +486,27 @@ def test_i7_log_off_of_people_takes_their_tokens_and_those_of_their_jobs() -> No
         assert tokens.state(of_others).helper == DAEMON.as_owner()
         with fails("RPC_E_DISCONNECTED"):
             tokens.state(of_bobs)
+
+    play(script)
+
+
+def test_i7_a_run_that_is_being_prepared_at_log_off_never_begins() -> None:
+    """Whose name it is to run in was looked up before that."""
+
+    async def script(service: Service) -> None:
+        tokens, terms = service.runtime.tokens, service.runtime.conductor._terms
+        prepare = terms.prepare
+
+        async def slow(*arguments: Any) -> Any:
+            found = await prepare(*arguments)
+            tokens.logged_off(frozenset({BOB.identity.uid}))
+            return found
+
+        with mock.patch.object(terms, "prepare", slow):
+            job_id, _ = await helped(service, flags=int(HelperFlag.NETWORK))
+        assert worker_of(service, BOB).count(StartTransfer) == 0
+        assert service.state(job_id) is JobState.ERROR
+        assert "bob has logged off" in str(service.job(job_id).error)
 
     play(script)
 

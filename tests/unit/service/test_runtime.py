@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 
-from openbits.core.model import ByteRange, Job, JobState, JobType, Priority
+from openbits.api.peer import Accounts
+from openbits.core.model import AccountKind, ByteRange, Identity, Job, JobState, JobType, Priority
 from openbits.core.quotas import MOST_RANGES, Quotas
 from openbits.errors import BitsError
 from openbits.frames.codec import MAX_FRAME_BYTES
 from openbits.frames.worker import SERVICE_TO_WORKER, StartTransfer, StopTransfer, TransferFiles
 from openbits.service.calls import NewFile, NewJob
+from openbits.service.configuration import Accounts as AccountsSection
 from openbits.service.configuration import Configuration, Retention, Scheduler, Timeouts
 from openbits.service.records import EventRecord, ProgressReport
 from openbits.store.memory import MemoryDisk, MemoryStore
@@ -128,6 +130,18 @@ def test_new_limits_count_for_jobs_that_are_there_already() -> None:
             service.runtime.reload(Configuration(timeouts=Timeouts(job_inactivity_s=3600)))
             await asyncio.sleep(3700)
             assert service.state(job_id) is JobState.CANCELLED
+
+    virtual.run(main())
+
+
+def test_accounts_are_sorted_by_the_configuration_that_is_in_force() -> None:
+    async def main() -> None:
+        async with running() as service:
+            accounts = Accounts(lambda: service.runtime.account_rules, service.runtime.administrators_gid)
+            daemon = Identity(uid=2, gid=2)
+            assert accounts.caller(daemon, 1).kind is AccountKind.LOCAL_SERVICE
+            service.runtime.reload(Configuration(accounts=AccountsSection(network_service=("2",))))
+            assert accounts.caller(daemon, 1).kind is AccountKind.NETWORK_SERVICE
 
     virtual.run(main())
 
