@@ -284,7 +284,7 @@ class Conductor:
             worker = await self._pool.get(identities.network.identity)
             held.enter_context(worker.held())
             terms = await self._terms.prepare(job, identities.network, worker)
-            if not run.is_stopping and self._tokens.identities(job) != identities:
+            if not run.stop_asked.is_set() and self._tokens.identities(job) != identities:
                 # Somebody has logged off, or there is another helper, and the job has not been told yet.
                 raise WorkerGone
         except WorkerGone:
