@@ -162,8 +162,8 @@ def session_problem(table: MountTable, points: Sequence[str], uid: int) -> str |
             deepest = max((place for place in mounted if place.startswith(directory)), key=len, default=directory)
             kind = f" ({mounted[deepest]})" if deepest in mounted else ""
             return f"{_shown(deepest)}{kind} belongs to a log-on session, and goes with it"
-        if (mount := _mounted_elsewhere(table, point)) is not None:
-            return f"it leads into {_shown(mount.point)} ({mount.type}), which belongs to a log-on session"
+        if (home := _mounted_elsewhere(table, point)) is not None:
+            return f"it leads into {_shown(home.point)} ({home.type}), which belongs to a log-on session"
     return None
 
 
