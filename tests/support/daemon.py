@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from openbits.client import calls
 from openbits.client.discovery import Endpoint
 from openbits.client.events import EventStream
 from openbits.client.session import Session
+from openbits.errors import BitsError
 from support.accounts import ensure_service_account
 
 READY_S = 20.0
@@ -295,11 +295,17 @@ class Daemon:
         return self.bits("get", "--async", *arguments, account=account, check=True).stdout.strip()
 
     def wait_reachable(self) -> None:
-        """Wait until the service takes calls, if it is just being started again."""
+        """Wait until the service answers, if it is just being started again.
+
+        That its socket takes a connection does not say so: one that was killed may not have closed it yet.
+        """
 
         def answers() -> bool:
-            with contextlib.closing(socket.socket(socket.AF_UNIX)) as sock:
-                return sock.connect_ex(self.socket) == 0
+            try:
+                self.session.perform(calls.version())
+            except BitsError:
+                return False
+            return True
 
         wait_until(answers, "the service to take calls")
 
