@@ -20,6 +20,8 @@ DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 _HOST: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?\.?")
 _SUFFIX: Final = re.compile(r"[A-Za-z0-9_.-]{0,253}")
+_BRACKETED: Final = re.compile(r"\[[0-9A-Fa-f:.]+(?:%[A-Za-z0-9_.~-]{1,63})?\]")
+"""Python takes anything at all for the zone behind the percent sign."""
 _PORT: Final = re.compile(r"[0-9]{1,5}")
 
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -172,7 +174,7 @@ def _split_place(place: str, item: str) -> tuple[str, int | None]:
 
 
 def _is_bracketed(host: str) -> bool:
-    return host.startswith("[") and host.endswith("]") and isinstance(_address(host[1:-1]), ipaddress.IPv6Address)
+    return bool(_BRACKETED.fullmatch(host)) and isinstance(_address(host[1:-1]), ipaddress.IPv6Address)
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

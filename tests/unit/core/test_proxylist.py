@@ -28,6 +28,7 @@ def proxies(url: str, listed: str, bypass: str = "") -> list[str]:
         ("HTTP=HTTP://Proxy.Example:1/", "HTTP://o/", ["http://proxy.example:1"]),
         ("[2001:db8::1]:3128", "http://o/", ["http://[2001:db8::1]:3128"]),
         ("[::1]", "http://o/", ["http://[::1]:80"]),
+        ("[fe80::1%eth0]", "http://o/", ["http://[fe80::1%eth0]:80"]),
         ("  p:1   q:2  ", "http://o/", ["http://p:1", "http://q:2"]),
     ],
 )
@@ -57,6 +58,9 @@ def test_proxies_are_tried_in_the_order_of_the_list_for_each_protocol(listed: st
         "[::1",
         "[::1]x",
         "[p]",
+        "[fe80::1%\U0001f600]:80",
+        "[fe80::1%a\x01b]:80",
+        "[fe80::1%]:80",
         "::1",
         "-p",
         "p/path",
