@@ -6,6 +6,7 @@ A real KDC, a real Apache with mod_auth_gssapi, real accounts: what counts is th
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 
 import pytest
@@ -285,6 +286,39 @@ def test_cache_is_where_krb5_conf_says(
         realm.configure()
     assert job["state"] == "TRANSFERRED", job["error"]
     assert apache.users(path) == {f"{bert.name}@{REALM}"}
+
+
+@pytest.mark.parametrize("planted", ["file", "link", "pipe"])
+def test_tickets_that_somebody_else_has_put_there_are_not_used(
+    daemon: Daemon, apache: Apache, path: str, public: str, alice: TestAccount, realm: Realm, planted: str
+) -> None:
+    """Whoever is first to make /tmp/krb5cc_UID is not the one as whom that account's jobs come to servers."""
+    with temporary_account() as victim:
+        cache, his = f"/tmp/krb5cc_{victim.uid}", f"/tmp/krb5cc_{alice.uid}"
+        match planted:
+            case "file":
+                shutil.copyfile(his, cache)
+                os.chown(cache, alice.uid, alice.gid)
+                os.chmod(cache, 0o644)
+            case "link":
+                os.symlink(his, cache)
+            case "pipe":
+                os.mkfifo(cache)
+                os.chmod(cache, 0o666)
+        person = Person(account=victim, daemon=daemon)
+        try:
+            job = person.fetch(apache, path, public, allow=SERVER)
+            assert_refused(job, victim.name, f"the credential cache {cache}", "remove it")
+            os.unlink(cache)
+            realm.ensure(victim.name)
+            realm.set_password(victim.name, PASSWORD)
+            realm.kinit(victim.name, PASSWORD, path=cache, account=victim)
+            person.perform(calls.resume(job["id"]))
+            assert daemon.wait_state(job["id"], "TRANSFERRED", "ERROR")["state"] == "TRANSFERRED"
+        finally:
+            os.unlink(cache)
+        assert f"{victim.name}@{REALM}" in apache.users(path)
+        assert f"{alice.name}@{REALM}" not in apache.users(path)
 
 
 # --- resumption, ranges, many at once -------------------------------------------------------------------

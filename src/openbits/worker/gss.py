@@ -9,9 +9,12 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import enum
+import os
 from ctypes import POINTER, Structure, byref, c_char_p, c_int, c_size_t, c_uint32, c_void_p
 from typing import Any, Final
 
+from openbits.worker import kerberos
+from openbits.worker.caches import ForeignCache, own_cache
 from openbits.worker.kerberos import load_library, readable
 
 _SERVICE: Final = "HTTP"
@@ -121,9 +124,28 @@ for _name in _PROTOTYPES if _LIBRARY is not None else ():
 def make_token(host: str, cache: str | None) -> bytes:
     """Return a SPNEGO token for the web server on `host`.
 
-    `cache` is the credential cache (`FILE:…`); None is the account's own, as libkrb5 finds it. Nothing is
-    delegated: the server learns who asks, and cannot ask others in that name. Raises NoToken.
+    `cache` is the credential cache (`FILE:…`); None is the account's own, as libkrb5 finds it, if it is the account's.
+    Nothing is delegated: the server learns who asks, and cannot ask others in that name. Raises NoToken.
     """
+    if cache is not None:
+        return _made(host, cache)
+    if _LIBRARY is None or os.environ.get("KRB5CCNAME"):
+        # Who started this service has said which cache it is.
+        return _made(host, None)
+    try:
+        name = kerberos.default_cache()
+        with own_cache(name) as used:
+            try:
+                return _made(host, used)
+            except NoToken as error:
+                # The descriptor's number says nothing to whoever reads the error.
+                text = error.text if used is None else error.text.replace(used.partition(":")[2], name)
+                raise NoToken(error.trouble, text) from error
+    except (ForeignCache, kerberos.NoTickets) as error:
+        raise NoToken(Trouble.OTHER, str(error)) from error
+
+
+def _made(host: str, cache: str | None) -> bytes:
     if _LIBRARY is None:
         raise NoToken(Trouble.OTHER, "this machine has no Kerberos library")
     with contextlib.ExitStack() as stack:

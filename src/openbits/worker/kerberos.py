@@ -123,6 +123,7 @@ class _KeytabEntry(Structure):
 _PROTOTYPES: Final[dict[str, tuple[Any, ...]]] = {
     "krb5_init_context": (POINTER(c_void_p),),
     "krb5_free_context": (c_void_p,),
+    "krb5_cc_default_name": (c_void_p,),
     "krb5_get_error_message": (c_void_p, c_int32),
     "krb5_free_error_message": (c_void_p, c_void_p),
     "krb5_parse_name": (c_void_p, c_char_p, POINTER(c_void_p)),
@@ -144,6 +145,7 @@ _PROTOTYPES: Final[dict[str, tuple[Any, ...]]] = {
     "krb5_free_data": (c_void_p, c_void_p),
 }
 _RESULTS: Final = {
+    "krb5_cc_default_name": c_char_p,
     "krb5_get_error_message": c_void_p,
     **dict.fromkeys(
         (
@@ -204,6 +206,9 @@ class _Context:
             case _:
                 return text
 
+    def default_cache(self) -> str:
+        return os.fsdecode(self._library.krb5_cc_default_name(self._context) or b"")
+
     def name(self, principal: Any) -> str:
         text = c_void_p()
         self.call("krb5_unparse_name", principal, byref(text))
@@ -212,6 +217,17 @@ class _Context:
             return ctypes.string_at(text.value).decode("utf-8", "surrogateescape")
         finally:
             self.raw("krb5_free_unparsed_name", text)
+
+
+def default_cache() -> str:
+    """Return which credential cache libkrb5 takes for this account, such as FILE:/tmp/krb5cc_1000. Raises NoTickets."""
+    if _LIBRARY is None:
+        raise NoTickets("this machine has no libkrb5 of version 1.20 or newer")
+    context = _Context(_LIBRARY)
+    try:
+        return context.default_cache()
+    finally:
+        context.close()
 
 
 # --- tickets for the computer ------------------------------------------------------------------------
