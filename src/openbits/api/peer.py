@@ -7,6 +7,7 @@ means another account there.
 
 from __future__ import annotations
 
+import os
 import pwd
 import socket
 import struct
@@ -75,11 +76,22 @@ def _map(path: str) -> str:
 
 
 class Accounts:
-    """Turns identities into callers; account names are looked up once a minute."""
+    """Turns identities into callers; account names are looked up once a minute, and anew when /etc/passwd has changed.
 
-    def __init__(self, rules: Callable[[], AccountRules], administrators_gid: Callable[[], int | None]) -> None:
+    A name decides about the kind of an account, and a new account may have the uid of one that was just removed.
+    """
+
+    def __init__(
+        self,
+        rules: Callable[[], AccountRules],
+        administrators_gid: Callable[[], int | None],
+        *,
+        account_file: str = "/etc/passwd",
+    ) -> None:
         self._rules = rules
         self._administrators_gid = administrators_gid
+        self._account_file = account_file
+        self._version: tuple[int, ...] = ()
         self._names: dict[int, tuple[float, str]] = {}
 
     def caller(self, identity: Identity, pid: int) -> Caller:
@@ -101,6 +113,7 @@ class Accounts:
     def name_of(self, uid: int) -> str:
         """The account's name, or its number when it has none."""
         now = time.monotonic()
+        self._forget_if_changed()
         known = self._names.get(uid)
         if known is not None and known[0] > now:
             return known[1]
@@ -112,3 +125,14 @@ class Accounts:
             self._names.clear()
         self._names[uid] = (now + NAME_CACHE_S, name)
         return name
+
+    def _forget_if_changed(self) -> None:
+        try:
+            status = os.stat(self._account_file)
+        except OSError:
+            version: tuple[int, ...] = ()
+        else:
+            version = (status.st_ino, status.st_mtime_ns, status.st_size)
+        if version != self._version:
+            self._version = version
+            self._names.clear()
