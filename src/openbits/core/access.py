@@ -42,6 +42,7 @@ def must_own(caller: Caller, owner: Owner, what: str) -> None:
     """Some calls are the owner's alone, whoever else may change the job (A2); `what` names the call's object."""
     if not owns(caller, owner):
         raise BitsError("E_ACCESSDENIED", f"only the owner of the job may use {what}")
+    may_change(caller, owner)
 
 
 def may_list_everyone(caller: Caller) -> None:

@@ -93,6 +93,15 @@ def test_a2_some_calls_are_the_owners_alone() -> None:
     assert denied(access.must_own, caller(0), owner, "custom headers")
 
 
+def test_j52_a_process_without_the_rights_of_a_job_changes_nothing_of_it() -> None:
+    """Not what is the owner's alone either, though the account is the same."""
+    owner = caller(1000, groups=(ADMINISTRATORS,)).as_owner()
+    assert owner.is_elevated
+    assert denied(access.may_change, caller(1000), owner)
+    assert denied(access.must_own, caller(1000), owner, "its token options")
+    access.must_own(caller(1000, groups=(ADMINISTRATORS,)), owner, "its token options")
+
+
 def test_a4_only_root_changes_the_systems_jobs() -> None:
     owner = caller(0).as_owner()
     administrator = caller(1001, groups=(ADMINISTRATORS,))
