@@ -106,7 +106,9 @@ class WorkerPool:
                 self._look_at(worker)
 
     def close(self) -> None:
-        """Let all workers go."""
+        """Let all workers go. The monitor ends those that stay, and takes no orders any more."""
+        while self._leaving:
+            self._leaving.popitem()[1].cancel()
         for worker in tuple(self._alive):
             worker.close()
 

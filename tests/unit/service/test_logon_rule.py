@@ -116,15 +116,34 @@ def test_a_transfer_that_was_already_stopping_is_hurried() -> None:
     play(script)
 
 
+class Stuck(FakeWorker):
+    """Lives on when its channel has ended, until it is killed."""
+
+    def die(self) -> None:
+        """See FakeWorker."""
+        if self.is_alive and not self._loop.remove_reader(self._channel.fileno()):
+            super().die()
+
+
+def test_nobody_is_killed_once_the_service_has_said_that_it_stops() -> None:
+    """The monitor takes an order that comes then for a sign that the service was taken over."""
+
+    async def script(service: Service) -> None:
+        service.monitor.make_worker = Stuck
+        await service.create()
+        await service.say(service.worker.started(), service.worker.done(0), service.worker.ended())
+        await change(service)
+        assert alive(service)
+        service.runtime.pool.announce_stop(0)
+        service.runtime.pool.close()
+        await asyncio.sleep(LEAVE_PATIENCE_S + 0.01)
+        assert kills(service) == 0
+
+    play(script)
+
+
 def test_a_worker_that_is_let_go_and_does_not_end_is_killed() -> None:
     async def script(service: Service) -> None:
-        class Stuck(FakeWorker):
-            """Lives on when its channel has ended, until it is killed."""
-
-            def die(self) -> None:
-                if self.is_alive and not self._loop.remove_reader(self._channel.fileno()):
-                    super().die()
-
         service.monitor.make_worker = Stuck
         await service.create()
         await service.say(service.worker.started(), service.worker.done(0), service.worker.ended())
