@@ -65,6 +65,14 @@ def test_i1_a_new_member_of_a_group_can_use_it_at_once(
             subprocess.run(["rm", "-rf", shared], check=True, timeout=30)
 
 
+@pytest.mark.parametrize("count", [257, 4000])
+def test_i1_people_with_many_groups_have_jobs(daemon: Daemon, origin: Nginx, alice: TestAccount, count: int) -> None:
+    """Directory servers give some people hundreds; Python reads no more than 256 of a socket's other end by itself."""
+    many = replace(alice, groups=(alice.gid, *range(300_000, 300_000 + count)))
+    daemon.bits("get", origin.url("small"), "-o", f"{alice.home}/many-{count}", account=many, check=True)
+    assert os.stat(f"{alice.home}/many-{count}").st_uid == alice.uid
+
+
 def test_a_refused_directory_is_refused_to_the_one_who_is_named(
     daemon: Daemon, origin: Nginx, alice: TestAccount
 ) -> None:

@@ -7,6 +7,8 @@ means another account there.
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 import pwd
 import socket
@@ -21,9 +23,12 @@ from openbits.errors import BitsError
 
 SO_PEERGROUPS: Final = 59
 _UCRED: Final = struct.Struct("3i")
-_MOST_GROUPS: Final = 256
+_FEW_GROUPS: Final = 256
 """Python reads at most 1,024 bytes of a socket option."""
+_MOST_GROUPS: Final = 65_536
+"""The kernel's limit; directory servers give some people hundreds."""
 NAME_CACHE_S: Final = 60.0
+_libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
 class PeerSocket(Protocol):
@@ -31,6 +36,9 @@ class PeerSocket(Protocol):
 
     def getsockopt(self, level: int, option: int, size: int, /) -> Any:
         """socket.getsockopt with a buffer."""
+
+    def fileno(self) -> int:
+        """Its descriptor."""
 
 
 def read_uid(sock: PeerSocket) -> int:
@@ -43,14 +51,26 @@ def read_identity(sock: PeerSocket) -> tuple[Identity, int]:
     """Return the identity and pid of the other end of a Unix socket. Raises E_ACCESSDENIED."""
     pid, uid, gid = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
     try:
-        raw = sock.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, 4 * _MOST_GROUPS)
+        raw = _read_groups(sock)
     except OSError as error:
-        raise BitsError(
-            "E_ACCESSDENIED", f"the groups of the caller cannot be read ({error.strerror}): {_MOST_GROUPS} are possible"
-        ) from None
+        raise BitsError("E_ACCESSDENIED", f"the groups of the caller cannot be read ({error.strerror})") from None
     groups = struct.unpack(f"{len(raw) // 4}I", raw)
     identity = Identity(uid=uid & 0xFFFF_FFFF, gid=gid & 0xFFFF_FFFF, groups=tuple(sorted(set(groups))))
     return identity, pid
+
+
+def _read_groups(sock: PeerSocket) -> bytes:
+    try:
+        return bytes(sock.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, 4 * _FEW_GROUPS))
+    except OSError as error:
+        if error.errno != errno.ERANGE:
+            raise
+    buffer = ctypes.create_string_buffer(4 * _MOST_GROUPS)
+    length = ctypes.c_uint32(len(buffer))
+    if _libc.getsockopt(sock.fileno(), socket.SOL_SOCKET, SO_PEERGROUPS, buffer, ctypes.byref(length)) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return buffer.raw[: length.value]
 
 
 def check_namespace(pid: int, *, proc: str = "/proc") -> None:
