@@ -6,6 +6,8 @@ import contextlib
 import json
 import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
@@ -346,21 +348,46 @@ def test_a_listener_that_does_not_read_is_dropped_not_waited_for(
         assert_served(daemon, alice)
 
 
-def test_a_caller_with_very_many_groups_is_refused_and_leaves_nothing_behind(daemon: Daemon) -> None:
-    """More groups than can be read of a connection: nobody knows what the caller may do."""
+REFUSED = """
+import socket, sys
+path, count, timeout_s = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+
+def connect():
+    sock = socket.socket(socket.AF_UNIX)
+    sock.settimeout(timeout_s)
+    sock.connect(path)
+    return sock
+
+for _ in range(2 * count):
+    with connect() as sock:
+        sock.sendall(b"GET /v1/jobs HTTP/1.1\\r\\nHost: b\\r\\nConnection: close\\r\\n\\r\\n")
+        answer = b"".join(iter(lambda: sock.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 403 ") and b"E_ACCESSDENIED" in answer, answer
+silent = [connect() for _ in range(count + 5)]
+for sock in silent:
+    with sock:
+        assert sock.recv(1) == b""
+"""
+
+
+def test_a_caller_who_is_refused_leaves_nothing_behind(daemon: Daemon) -> None:
+    """One from another user namespace: nobody knows what the caller may do."""
+    arguments = [daemon.socket, str(CONNECTIONS), str(READ_TIMEOUT_S + 10)]
+    command = ["unshare", "--user", sys.executable, "-c", REFUSED, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd="/")
+    assert done.returncode == 0, done.stderr
+
+
+def test_i1_a_caller_with_very_many_groups_is_served(daemon: Daemon) -> None:
+    """Python's own way to read a connection's groups ends at 256 of them."""
     groups = os.getgroups()
     os.setgroups(range(70_000, 70_300))
     try:
         for _ in range(2 * CONNECTIONS):
-            status, problem = get(daemon.socket)
-            assert (status, problem["code"]) == (403, "E_ACCESSDENIED")
-        silent = [connect(daemon.socket) for _ in range(CONNECTIONS + 5)]
-        time.sleep(READ_TIMEOUT_S + 1)
+            status, _answer = get(daemon.socket)
+            assert status == 200
     finally:
         os.setgroups(groups)
-    for sock in silent:
-        with sock:
-            assert read_all(sock) == b""
 
 
 def test_the_caller_is_who_connected_whatever_it_says(daemon: Daemon, mallory: TestAccount) -> None:
