@@ -125,7 +125,7 @@ class Runtime:
         self.conductor = Conductor(
             pool=self.pool,
             tokens=self.tokens,
-            terms=Terms(implicit=implicit, proxies=self.proxies),
+            terms=Terms(implicit=implicit, proxies=self.proxies, rules=lambda: self.account_rules),
             configuration=configuration,
             tasks=self._tasks,
             jobs=self.ledger.jobs,

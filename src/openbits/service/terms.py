@@ -1,12 +1,16 @@
 """On what terms a run uses the network: whose proxy settings it obeys and whose credentials may be sent.
 
-Both follow the account that speaks to the network: the owner, or the helper of a NETWORK token (I15, T3).
+Both follow the account that speaks to the network: the owner, or the helper of a NETWORK token (I15, T3).  What kind of
+account that is, the configuration says as it is when the run begins: an account that may speak for the computer no
+more must not do so by the jobs that it has.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
+from openbits.core.accounts import AccountRules, kind_of
 from openbits.core.model import Job, Owner
 from openbits.frames.worker import ImplicitSpec, ProxySpec
 from openbits.service.credentials import ImplicitCredentials
@@ -25,7 +29,10 @@ class NetworkTerms:
 class Terms:
     """Works out the terms of a run, and gives its worker what it needs for them."""
 
-    def __init__(self, *, implicit: ImplicitCredentials, proxies: AccountProxies) -> None:
+    def __init__(
+        self, *, implicit: ImplicitCredentials, proxies: AccountProxies, rules: Callable[[], AccountRules]
+    ) -> None:
+        self._rules = rules
         self._implicit = implicit
         self._proxies = proxies
 
@@ -34,5 +41,7 @@ class Terms:
 
         Raises BitsError when the job cannot be run on any terms, and WorkerGone.
         """
+        kind, _ = kind_of(account.identity.uid, account.name, self._rules())
+        account = replace(account, kind=kind)
         implicit = await self._implicit.spec(job, account, worker)
         return NetworkTerms(proxy=self._proxies.spec(job, account), implicit=implicit)
