@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from openbits.frames.worker import AdoptFile, FileResult
-from openbits.worker import adopting
+from openbits.worker import adopting, files
 from openbits.worker.adopting import LOST, Adoption, open_for_reading, sync_directories
 from openbits.worker.walking import walk
 
 CONTENT = os.urandom(300_000)
+
+
+@pytest.fixture(autouse=True)
+def the_umask_stays() -> Iterator[None]:
+    """A worker sets the umask of its process, which here is that of all tests that come after."""
+    before = os.umask(0o022)
+    os.umask(before)
+    yield
+    os.umask(before)
+    files._current_umask = -1
 
 
 def source_of(tmp_path: Path, content: bytes = CONTENT) -> int:
