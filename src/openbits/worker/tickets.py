@@ -17,12 +17,15 @@ from openbits.worker.helper import Helper
 from openbits.worker.loop import Loop
 
 SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+TOKEN_TIMEOUT_S: Final = 60.0
+"""libkrb5 gives KDCs that are silent half a minute or so; what takes longer hangs, and the job is told so."""
 
 
 class Tickets:
     """The credential cache that was handed to this worker, if any, and the thread that speaks Kerberos."""
 
     def __init__(self, loop: Loop) -> None:
+        self._loop = loop
         self._helper = Helper(loop, "kerberos")
         self._fd = -1
         """Belongs to the thread, in which it is replaced: nothing else may get its number while it is in use."""
@@ -79,7 +82,11 @@ class Tickets:
         self._helper.submit(work, done)
 
     def make_token(self, host: str, *, of_computer: bool, done: Callable[[bytes | gss.NoToken], None]) -> None:
-        """Make a token for the web server on `host`, from the computer's tickets or from the account's own."""
+        """Make a token for the web server on `host`, from the computer's tickets or from the account's own.
+
+        A library that hangs, on a credential cache that does not answer say, costs the job its token and not its life.
+        """
+        is_answered = False
 
         def work() -> bytes | gss.NoToken:
             try:
@@ -93,10 +100,17 @@ class Tickets:
                 return error
 
         def deliver(result: bytes | gss.NoToken | OSError) -> None:
+            nonlocal is_answered
+            deadline.cancel()
+            if is_answered:
+                return
+            is_answered = True
             if isinstance(result, OSError):
                 raise result
             done(result)
 
+        clause = f"Kerberos did not answer within {TOKEN_TIMEOUT_S:g} s"
+        deadline = self._loop.call_later(TOKEN_TIMEOUT_S, lambda: deliver(gss.NoToken(gss.Trouble.OTHER, clause)))
         self._helper.submit(work, deliver)
 
 
