@@ -113,8 +113,10 @@ class Loop:
         return max(0.0, self._timers[0][0] - time.monotonic())
 
     def _run_timers(self) -> None:
-        now = time.monotonic()
-        while self._timers and self._timers[0][0] <= now:
+        # What is due and what `now` says must be one: a timer that found itself too early by an older `now` and set
+        # itself for a moment that has passed would be run again, and again, for ever.
+        self.now = time.monotonic()
+        while self._timers and self._timers[0][0] <= self.now:
             timer = heapq.heappop(self._timers)[2]
             callback, timer.callback = timer.callback, None
             if callback is not None:
