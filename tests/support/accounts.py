@@ -53,7 +53,8 @@ def temporary_account(*, extra_groups: int = 0, system: bool = False) -> Iterato
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, home, ignore_errors=True)
         groups = [stack.enter_context(temporary_group()) for _ in range(extra_groups)]
-        kind = ["--system"] if system else []
+        # A uid that no other test gets in a moment: what happens to an account that has gone is tested too.
+        kind = ["--system"] if system else ["--uid", str(_unused_uid())]
         more = ["--groups", ",".join(str(gid) for gid in groups)] if groups else []
         _change_accounts("useradd", *kind, "--user-group", "--no-create-home", "--home-dir", home, *more, name)
         stack.callback(_change_accounts, "userdel", "--force", name)
@@ -66,6 +67,15 @@ def temporary_account(*, extra_groups: int = 0, system: bool = False) -> Iterato
             groups=tuple(sorted({entry.pw_gid, *groups})),
             home=home,
         )
+
+
+def _unused_uid() -> int:
+    while True:
+        uid = 20_000 + secrets.randbelow(40_000)
+        try:
+            pwd.getpwuid(uid)
+        except KeyError:
+            return uid
 
 
 def ensure_service_account() -> pwd.struct_passwd:
