@@ -84,6 +84,11 @@ def test_unknown_account_is_refused(gid: int) -> None:
     assert refused(61_184, gid) == "ERROR_NO_SUCH_USER"
 
 
+def test_the_number_of_a_person_who_was_removed_is_granted_to_nobody() -> None:
+    """Neither group nor account has it, as with a dynamic account; but the next person will."""
+    assert refused(23_456, 23_456) == "ERROR_NO_SUCH_USER"
+
+
 def test_unknown_account_with_the_number_of_a_group_is_refused() -> None:
     assert refused(STAFF, STAFF) == "ERROR_NO_SUCH_USER"
 

@@ -19,6 +19,8 @@ from typing import Final, Protocol
 from openbits.privileges import Identity
 
 _CACHE_S: Final = 60.0
+_DYNAMIC_UIDS: Final = range(61_184, 65_519 + 1)
+"""What systemd gives to units with DynamicUser=."""
 _LARGEST_ID: Final = 2**32 - 2
 """One less than the number that means "leave it as it is" to the kernel."""
 
@@ -128,8 +130,11 @@ class SystemRule:
         )
 
     def _decide_unknown(self, wanted: Identity) -> Decision:
-        """Grant a dynamic account of systemd that has gone its number, which nobody else has either."""
-        if wanted.gid == wanted.uid and not self._database.has_group(wanted.gid):
+        """Grant a dynamic account of systemd that has gone its number, which nobody else has either.
+
+        No other: the number of a person who was removed is the next person's.
+        """
+        if wanted.uid in _DYNAMIC_UIDS and wanted.gid == wanted.uid and not self._database.has_group(wanted.gid):
             return Granted(identity=Identity(wanted.uid, wanted.gid, ()), name=f"uid {wanted.uid}")
         return Refused(
             error="ERROR_NO_SUCH_USER", message=f"there is no account with the uid {wanted.uid} on this machine"
