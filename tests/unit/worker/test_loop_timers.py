@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import pytest
 
-from openbits.worker import loop as loop_module
 from openbits.worker.loop import Loop, Timer
 from openbits.worker.watchdog import Watchdog
 
@@ -33,7 +33,7 @@ def test_a_watchdog_that_falls_due_between_two_looks_at_the_clock_does_not_run_f
     loop.now = 10.2
     watchdog.touch()  # a stall now: 10.7
     loop.now = 10.6
-    monkeypatch.setattr(loop_module.time, "monotonic", lambda: 10.8)
+    monkeypatch.setattr(time, "monotonic", lambda: 10.8)
     loop._run_timers()
     monkeypatch.undo()
     loop.close()
