@@ -116,10 +116,16 @@ def test_unknown_uid_is_refused(daemon: Monitored) -> None:
     assert "3000000001" in answer["message"]
 
 
+def test_the_number_of_a_removed_person_is_refused(daemon: Monitored) -> None:
+    """Account and group are gone, as with a dynamic account; but the number is the next person's."""
+    assert daemon.spawn(3_000_000_001, 3_000_000_001)["error"] == "ERROR_NO_SUCH_USER"
+
+
 def test_dynamic_account_runs_without_groups(daemon: Monitored) -> None:
-    answer = daemon.spawn(3_000_000_001, 3_000_000_001, (0,))
+    uid = 65_501
+    answer = daemon.spawn(uid, uid, (0,))
     assert answer["frame"] == "WorkerSpawned"
-    assert ids(answer["pid"], "Gid") == {3_000_000_001}
+    assert ids(answer["pid"], "Gid") == {uid}
     assert ids(answer["pid"], "Groups") == set()
 
 
