@@ -1,7 +1,7 @@
 """What service and worker say to each other.
 
 A *transfer* is one run of one job.  The service opens it with StartTransfer, hands over the files
-in TransferFiles frames (the last one says so), and may end it with StopTransfer.  The worker reports
+in TransferFiles frames (the last one says so), or one UploadFile, and may end it with StopTransfer.  The worker reports
 what is durable, and ends every transfer with exactly one TransferEnded.  An *operation* is a piece
 of work on files: the service sends one or more frames with the same number, the worker answers
 with one or more result frames, the last of which says so.
@@ -168,6 +168,38 @@ class TransferFiles:
 
 @SERVICE_TO_WORKER.frame
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UploadFile:
+    """What a transfer of an upload job sends, instead of TransferFiles.
+
+    Of `file`, `local_name` is the source, `size` and `last_modified` (nanoseconds since the epoch, as decimal digits)
+    are what an earlier run saw of it, None when none has, and `durable_bytes` is how much the server has acknowledged.
+    """
+
+    transfer: int
+    file: FileSpec
+    protocol: str
+    """`auto`, `bits`, `tus`, `ietf` or `put`."""
+    memory: str
+    """What the last UploadMoved of an earlier run said; empty without a session."""
+    wants_reply: bool = False
+    """Whether the server's reply belongs to the job (UPLOAD_REPLY)."""
+    reply: FileSpec | None = None
+    """Where the reply goes, as far as it is not here yet; its remote name comes from the server."""
+    only_cancels: bool = False
+    """The job is cancelled: no source is needed, only the session is ended at the server."""
+
+
+@SERVICE_TO_WORKER.frame
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadKept:
+    """What the UploadMoved with this number said is on the disk."""
+
+    transfer: int
+    number: int
+
+
+@SERVICE_TO_WORKER.frame
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StopTransfer:
     """End a run: make durable what was received, report it, then TransferEnded."""
 
@@ -215,7 +247,10 @@ class DeleteFiles:
 @SERVICE_TO_WORKER.frame
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileHandle:
-    """The temporary file that FileWanted asked for; a descriptor open for reading and writing travels along."""
+    """The file that FileWanted asked for; a descriptor travels along, open for reading and writing.
+
+    For what an upload sends it is open for reading only.
+    """
 
     transfer: int
     index: int
@@ -245,6 +280,37 @@ class OpenForReading:
     operation: int
     temporary_name: str
     least_bytes: int
+
+
+@SERVICE_TO_WORKER.frame
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckSources:
+    """May the owner read these files (full paths), and are they files? `index` of a result is the position."""
+
+    operation: int
+    paths: tuple[str, ...]
+
+
+@SERVICE_TO_WORKER.frame
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenSource:
+    """Open what is to be uploaded, for reading, for a worker of another identity; the answer is FileOpened."""
+
+    operation: int
+    path: str
+
+
+@SERVICE_TO_WORKER.frame
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopyFile:
+    """Copy a file of the account into memory for its owner to be shown; the answer is FileOpened.
+
+    What travels along is an anonymous file that cannot change any more. BG_E_TOO_LARGE beyond `most_bytes`.
+    """
+
+    operation: int
+    path: str
+    most_bytes: int
 
 
 @SERVICE_TO_WORKER.frame
@@ -366,6 +432,21 @@ class FilesDone:
 
 @WORKER_TO_SERVICE.frame
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UploadMoved:
+    """How far the server has the file, and what a later run must know of the session."""
+
+    transfer: int
+    number: int
+    """Counts from 1 in each transfer."""
+    memory: str
+    """At most `upload.conversation.MEMORY_LIMIT` characters; empty when there is no session any more."""
+    acknowledged_bytes: int
+    is_awaited: bool = False
+    """Whether the worker waits for UploadKept before it goes on."""
+
+
+@WORKER_TO_SERVICE.frame
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TransferBroken:
     """A connection broke and is being taken up again; for `bits why`."""
 
@@ -430,7 +511,7 @@ class FileWanted:
 @WORKER_TO_SERVICE.frame
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileOpened:
-    """The answer to OpenFile and OpenForReading; a descriptor travels along when there is no error."""
+    """The answer to OpenFile, OpenForReading, OpenSource and CopyFile; without an error a descriptor travels along."""
 
     operation: int
     kept: bool = False

@@ -1,0 +1,1 @@
+"""bits-server: takes uploads from BITS clients and hands out files; a program of its own."""
