@@ -150,4 +150,7 @@ def jobs(number: int, max_files: int = 4) -> st.SearchStrategy[Job]:
         no_progress_since=st.none() | times,
         closing=st.none() | st.sampled_from(Closing),
         result=st.sampled_from(["", "S_OK", "BG_S_PARTIAL_COMPLETE"]),
+        reply=st.none() | files,
+        upload_memory=any_text,
+        cancel_until=st.none() | times,
     )

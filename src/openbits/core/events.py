@@ -81,6 +81,14 @@ class ChangeOwner:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SetReplyName:
+    """J33: where the reply is to stand; checked."""
+
+    local_name: str
+    temporary_name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SetHelperFlags:
     """T3."""
 
@@ -181,6 +189,22 @@ class FilesFetched:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UploadMoved:
+    """So many bytes have been acknowledged by the server, and this must a later run know of the session."""
+
+    run: int
+    memory: str
+    acknowledged_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionEnded:
+    """The server of a cancelled upload needs to be told nothing any more; `how` is a clause for the event log."""
+
+    how: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
     """Why a run ended."""
 
@@ -221,7 +245,17 @@ class FilesFinished:
     left_over: tuple[str, ...] = ()
 
 
-Report = FileAnswered | FilesAnswered | FileCheckpoint | FilesFetched | RunEnded | WorkerLost | FilesFinished
+Report = (
+    FileAnswered
+    | FilesAnswered
+    | FileCheckpoint
+    | FilesFetched
+    | UploadMoved
+    | SessionEnded
+    | RunEnded
+    | WorkerLost
+    | FilesFinished
+)
 """What workers tell."""
 
 Event = (
@@ -234,6 +268,7 @@ Event = (
     | RenameRemote
     | SetValidation
     | ChangeOwner
+    | SetReplyName
     | SetHelperFlags
     | AllowImplicit
     | SlotGranted
@@ -278,7 +313,14 @@ class FinishFiles:
     closing: Closing
 
 
-Effect = StartRun | StopRun | FinishFiles
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndSession:
+    """Tell the server of a cancelled upload. Not kept: `Job.cancel_until` says at every start that it is to be done."""
+
+    job_id: str
+
+
+Effect = StartRun | StopRun | FinishFiles | EndSession
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -297,6 +339,6 @@ class Step:
     effects: tuple[Effect, ...] = ()
     entries: tuple[Entry, ...] = ()
     changed_files: tuple[int, ...] = ()
-    """Indices of files whose values changed."""
+    """Indices of files whose values changed; REPLY_INDEX may be among them."""
     forget: bool = field(default=False)
     """The retention time of a final job is over: drop it."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from openbits.core.events import Failure
-from openbits.core.model import File, JobError, Settings
+from openbits.core.model import Job, JobError, Settings
 from openbits.errors import ErrorContext
 
 NETWORK_IS_GONE: Final = "BG_E_NETWORK_DISCONNECTED"
@@ -44,11 +44,11 @@ def decide_retry(
     return Retry(is_transient=True, at=now + delay_s)
 
 
-def error_of(failure: Failure, files: tuple[File, ...]) -> JobError:
+def error_of(failure: Failure, job: Job) -> JobError:
     """Return the error that GetError gives (section 5)."""
     protocol = None
     if failure.index is not None:
-        protocol = "file" if files[failure.index].remote_name.lower().startswith("file:") else "http"
+        protocol = "file" if job.part(failure.index).remote_name.lower().startswith("file:") else "http"
     return JobError(
         name=failure.name,
         context=failure.context,

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final, assert_never
 
-from openbits.core import moves, ownership, reports
+from openbits.core import moves, ownership, reports, uploads
 from openbits.core.environment import Environment, is_blocked_by_network, is_logged_on
 from openbits.core.events import (
     AddFiles,
@@ -20,6 +20,7 @@ from openbits.core.events import (
     ChangeSettings,
     Complete,
     DeadlineReached,
+    EndSession,
     Entry,
     Event,
     Failure,
@@ -38,12 +39,15 @@ from openbits.core.events import (
     Resume,
     RunEnded,
     ServiceStarted,
+    SessionEnded,
     SetHelperFlags,
+    SetReplyName,
     SetValidation,
     SlotGranted,
     SlotTaken,
     Step,
     Suspend,
+    UploadMoved,
     WorkerLost,
 )
 from openbits.core.failing import no_network
@@ -71,6 +75,8 @@ def apply(job: Job, event: Event, env: Environment) -> Step | None:
             return _complete(job, env)
         case AddFiles() | ChangeSettings() | RenameRemote():
             return _change(job, event, env)
+        case SetReplyName():
+            return uploads.set_reply_name(job, event, env)
         case SetValidation():
             return _validate(job, event, env)
         case ChangeOwner() | SetHelperFlags() | AllowImplicit():
@@ -103,6 +109,10 @@ def _apply_report(job: Job, event: Report, env: Environment) -> Step | None:
             return reports.checkpoint(job, event, env)
         case FilesFetched():
             return reports.fetched(job, event, env)
+        case UploadMoved():
+            return reports.upload_moved(job, event, env)
+        case SessionEnded():
+            return reports.session_ended(job, event)
         case RunEnded():
             return reports.run_ended(job, event, env)
         case WorkerLost():
@@ -116,6 +126,8 @@ def _apply_report(job: Job, event: Report, env: Environment) -> Step | None:
 def deadline(job: Job, env: Environment) -> float | None:
     """Return when DeadlineReached has to be applied to the job, if nothing else happens before."""
     if job.state.is_final:
+        if job.cancel_until is not None:
+            return job.cancel_until
         return None if job.closing or job.ended_at is None else job.ended_at + env.retention_s
     times = [job.modified_at + env.job_inactivity_s]
     if job.state is JobState.TRANSIENT_ERROR:
@@ -138,6 +150,7 @@ def _resume(job: Job, env: Environment) -> Step:
         raise BitsError("BG_E_EMPTY", "the job has no files: add one with 'bits add'")
     if target is job.state:
         return Step(job=job)
+    job = uploads.with_reply_name(job)
     job = replace(moves.touched(job, env), was_resumed=True, active_s=0.0, no_progress_since=None)
     return moves.enter_queue(job, Trigger.RESUME, env, "resumed")
 
@@ -157,17 +170,20 @@ def _cancel(job: Job, env: Environment, trigger: Trigger, kind: str) -> Step | N
         return None
     moves.refuse_while_closing(job)
     stop = moves.stopped(job)
+    until = uploads.cancel_until(job, env)
     job = moves.moved(moves.touched(job, env), trigger, env)
-    job = replace(job, closing=Closing.CANCEL, error=None, ended_at=env.now)
+    job = replace(job, closing=Closing.CANCEL, error=None, ended_at=env.now, cancel_until=until)
     finish = FinishFiles(job_id=job.id, closing=Closing.CANCEL)
+    end = () if until is None else (EndSession(job_id=job.id),)
     text = "cancelled" if kind == "cancelled" else "cancelled: nothing had happened to the job for too long"
-    return Step(job=job, effects=(*stop, finish), entries=(Entry(kind=kind, text=text),))
+    return Step(job=job, effects=(*stop, finish, *end), entries=(Entry(kind=kind, text=text),))
 
 
 def _complete(job: Job, env: Environment) -> Step:
     next_state(job.state, Trigger.COMPLETE)
     if job.closing is Closing.COMPLETE:
         return Step(job=job)
+    uploads.refuse_early_complete(job)
     stop = moves.stopped(job)
     job = moves.moved(moves.touched(job, env), Trigger.COMPLETE, env)
     job = replace(job, closing=Closing.COMPLETE, error=None)
@@ -183,6 +199,7 @@ def _change(job: Job, event: AddFiles | ChangeSettings | RenameRemote, env: Envi
         case AddFiles(files=files):
             added = tuple(range(len(job.files), len(job.files) + len(files)))
             first = public_url(files[0].remote_name) if files else ""
+            uploads.refuse_second_file(job, len(files))
             text = f"{len(files)} file{'s' if len(files) != 1 else ''} added: {first}{' …' if len(files) > 1 else ''}"
             job = replace(job, files=job.files + files)
             return Step(job=job, changed_files=added, entries=(Entry(kind="added", text=text),))
@@ -191,6 +208,7 @@ def _change(job: Job, event: AddFiles | ChangeSettings | RenameRemote, env: Envi
             text = f"set: {', '.join(names)}" if names else "set: nothing new"
             return Step(job=replace(job, settings=settings), entries=(Entry(kind="changed", text=text),))
         case RenameRemote(names=names_by_index):
+            uploads.refuse_for_upload(job, "remote names can be changed")
             files_by_index = {}
             for index, name in names_by_index:
                 file = job.files[index]
@@ -209,6 +227,7 @@ def _change(job: Job, event: AddFiles | ChangeSettings | RenameRemote, env: Envi
 def _validate(job: Job, event: SetValidation, env: Environment) -> Step:
     next_state(job.state, Trigger.CHANGE)
     moves.refuse_while_closing(job)
+    uploads.refuse_for_upload(job, "files can be validated")
     file = job.files[event.index]
     if not file.transferred:
         raise BitsError("E_PENDING", "the file is not finished: validate it when it is transferred")
@@ -259,6 +278,8 @@ def _deadline_reached(job: Job, env: Environment) -> Step | None:
     if due is None or env.now < due:
         return None
     if job.state.is_final:
+        if job.cancel_until is not None:
+            return reports.session_ended(job, SessionEnded(how="the server could not be told in time"))
         return Step(job=job, forget=True)
     if job.modified_at + env.job_inactivity_s <= env.now and job.closing is None:
         return _cancel(job, env, Trigger.EXPIRE, "expired")

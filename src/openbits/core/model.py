@@ -20,6 +20,9 @@ TO_EOF: Final = -1
 """The length of a byte range that reaches to the end of the file (BG_LENGTH_TO_EOF)."""
 
 DAY_S: Final = 86_400
+UPLOAD_INDEX: Final = 0
+REPLY_INDEX: Final = 1
+"""An upload job has one file; what the server replies stands behind it in everything that counts the parts of a job."""
 
 
 class JobType(enum.IntEnum):
@@ -176,7 +179,8 @@ class ByteRange:
 class Validator:
     """What tells one version of a remote file from another (inventory D3).
 
-    `etag` is kept only when it is strong; `size` is the size of the whole remote file.
+    `etag` is kept only when it is strong; `size` is the size of the whole remote file.  Of a file that is uploaded
+    these are the source's (U46): its size, and as `last_modified` its time in nanoseconds since the epoch, in digits.
     """
 
     etag: str | None = None
@@ -191,7 +195,10 @@ class File:
     remote_name: str
     local_name: str
     temporary_name: str
-    """Full path of the hidden temporary file beside the local name; chosen when the file is added."""
+    """Full path of the hidden temporary file beside the local name; chosen when the file is added.
+
+    What is uploaded has none: then it is the local name, and nothing is ever made, renamed or deleted for it.
+    """
     ranges: tuple[ByteRange, ...] = ()
     checksum: str | None = None
     """`sha256:HEX` or `sha512:HEX`, lower case, verified before the file counts as transferred."""
@@ -222,6 +229,7 @@ class Settings:
     at once (BITS: 1, inventory Q2); `stall_timeout` how long a connection may send nothing;
     `umask` is the mask for new files; `custom_headers` are CR LF-terminated header lines.
     `proxy_usage` (`preconfig`, `no_proxy`, `override`, `autodetect`), `proxy_list`, `proxy_bypass_list` J22.
+    `upload_protocol` is ours: `bits`, `tus`, `ietf`, `put`, or `auto`, which asks the server.
     """
 
     name: str
@@ -244,6 +252,7 @@ class Settings:
     proxy_usage: str = "preconfig"
     proxy_list: str = ""
     proxy_bypass_list: str = ""
+    upload_protocol: str = "auto"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -280,6 +289,35 @@ class Job:
     closing: Closing | None = None
     result: str = ""
     """How Complete or Cancel ended: S_OK, BG_S_PARTIAL_COMPLETE, BG_S_UNABLE_TO_DELETE_FILES."""
+    reply: File | None = None
+    """What the server replies to an UPLOAD_REPLY job (J33, J34); None until it has a name."""
+    upload_memory: str = ""
+    """What a later run must know of the session at the server (`openbits.upload`); empty without one."""
+    cancel_until: float | None = None
+    """Until when the server is to be told that the session of a cancelled job is over (J6); None: it need not be."""
+
+    @property
+    def is_upload(self) -> bool:
+        """Whether the file goes to the server (M7)."""
+        return self.type is not JobType.DOWNLOAD
+
+    @property
+    def part_count(self) -> int:
+        """How many files the job has, the reply among them."""
+        return len(self.files) if self.reply is None else REPLY_INDEX + 1
+
+    def part(self, index: int) -> File:
+        """Return a file by its index, the reply by REPLY_INDEX. Raises IndexError."""
+        if self.reply is not None and index == REPLY_INDEX:
+            return self.reply
+        return self.files[index]
+
+    @property
+    def made_here(self) -> tuple[tuple[int, File], ...]:
+        """Index and value of the files that the job makes on this machine: not what it uploads."""
+        if not self.is_upload:
+            return tuple(enumerate(self.files))
+        return () if self.reply is None else ((REPLY_INDEX, self.reply),)
 
     @property
     def files_transferred(self) -> int:
@@ -303,5 +341,6 @@ class Job:
 
     @property
     def has_work(self) -> bool:
-        """Whether any file is still to be fetched."""
-        return any(not file.transferred for file in self.files)
+        """Whether any file is still to be transferred."""
+        parts = self.files if self.reply is None else (*self.files, self.reply)
+        return any(not file.transferred for file in parts)

@@ -15,7 +15,7 @@ from openbits.core.events import (
     StopRun,
 )
 from openbits.core.failing import NOT_COUNTED, decide_retry, error_of, no_network
-from openbits.core.model import Closing, File, Job, JobState
+from openbits.core.model import REPLY_INDEX, Closing, File, Job, JobState
 from openbits.core.states import Trigger, next_state
 from openbits.errors import BitsError
 
@@ -74,7 +74,7 @@ def failed(job: Job, failure: Failure, env: Environment, *, patience_s: float | 
     job = moved(job, Trigger.FAIL_TRANSIENT if retry.is_transient else Trigger.FAIL, env)
     job = replace(
         job,
-        error=error_of(failure, job.files),
+        error=error_of(failure, job),
         error_count=job.error_count + (0 if failure.name in NOT_COUNTED else 1),
         retry_at=retry.at,
         no_progress_since=since,
@@ -118,7 +118,10 @@ def with_files(job: Job, changed: dict[int, File]) -> Job:
     """Put changed files in the place of the old ones."""
     if not changed:
         return job
-    files = list(job.files)
+    reply, files = job.reply, list(job.files)
     for index, file in changed.items():
-        files[index] = file
-    return replace(job, files=tuple(files))
+        if reply is not None and index == REPLY_INDEX:
+            reply = file
+        else:
+            files[index] = file
+    return replace(job, files=tuple(files), reply=reply)

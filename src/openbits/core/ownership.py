@@ -64,9 +64,9 @@ def change(job: Job, event: ChangeOwner | SetHelperFlags | AllowImplicit, env: E
 
 
 def _change_owner(job: Job, event: ChangeOwner, env: Environment) -> Step:
-    files = {index: replace(job.files[index], temporary_name=name) for index, name in event.temporary_names}
+    files = {index: replace(job.part(index), temporary_name=name) for index, name in event.temporary_names}
     for index in event.lost:
-        files[index] = replace(files.get(index, job.files[index]), transferred=False, bytes_transferred=0)
+        files[index] = replace(files.get(index, job.part(index)), transferred=False, bytes_transferred=0)
     former = job.owner.name
     job = replace(
         moves.with_files(job, files),

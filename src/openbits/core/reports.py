@@ -17,11 +17,13 @@ from openbits.core.events import (
     FilesFetched,
     FilesFinished,
     RunEnded,
+    SessionEnded,
     Step,
+    UploadMoved,
     WorkerLost,
 )
 from openbits.core.failing import no_network
-from openbits.core.model import Closing, File, Job, JobState
+from openbits.core.model import UPLOAD_INDEX, Closing, File, Job, JobState, Validator
 from openbits.core.moves import failed, moved, new_run, progressed, touched, transferred, with_files
 from openbits.core.names import public_url
 from openbits.core.states import Trigger
@@ -35,7 +37,7 @@ def answered(job: Job, answers: tuple[FileAnswered, ...], env: Environment) -> S
     changed: dict[int, File] = {}
     entries: list[Entry] = []
     for answer in answers:
-        file = changed.get(answer.index, job.files[answer.index])
+        file = changed.get(answer.index, job.part(answer.index))
         if file.transferred:
             continue
         # Whatever has become of the job meanwhile: bytes that a worker dropped must not count any more.
@@ -56,7 +58,7 @@ def answered(job: Job, answers: tuple[FileAnswered, ...], env: Environment) -> S
             entries.append(Entry(kind="restarted", text=f"{file.local_name}: {answer.restarted}"))
     if job.state.is_active and answers[-1].run == job.run:
         if job.state is JobState.CONNECTING:
-            text = f"the server answered for {public_url(job.files[answers[0].index].remote_name)}"
+            text = f"the server answered for {public_url(job.part(answers[0].index).remote_name)}"
             entries.append(Entry(kind="transferring", text=text))
         job = replace(moved(job, Trigger.ANSWERED, env), error=None)
     job = with_files(touched(job, env), changed)
@@ -76,7 +78,7 @@ def checkpoint(job: Job, event: FileCheckpoint, env: Environment) -> Step | None
     """More of a file is durable."""
     if job.state.is_final:
         return None
-    file = job.files[event.index]
+    file = job.part(event.index)
     if file.transferred or event.durable_bytes == file.bytes_transferred or not _is_believed(job, file, event.run):
         return None
     job = with_files(job, {event.index: replace(file, bytes_transferred=event.durable_bytes)})
@@ -89,9 +91,18 @@ def fetched(job: Job, event: FilesFetched, env: Environment) -> Step | None:
         return None
     changed: dict[int, File] = {}
     for index, size in event.files:
-        file = job.files[index]
+        file = job.part(index)
         if not file.transferred and _is_believed(job, file, event.run):
-            changed[index] = replace(file, transferred=True, bytes_total=size, bytes_transferred=size, validation=None)
+            # What the server has is finished (F2); what has come from there is, when it has its name.
+            is_sent = job.is_upload and index == UPLOAD_INDEX
+            changed[index] = replace(
+                file,
+                transferred=True,
+                bytes_total=size,
+                bytes_transferred=size,
+                validation=None,
+                completed=is_sent,
+            )
     if not changed:
         return None
     job = progressed(with_files(job, changed), env)
@@ -102,6 +113,33 @@ def fetched(job: Job, event: FilesFetched, env: Environment) -> Step | None:
     return Step(job=job, changed_files=tuple(changed), entries=entries)
 
 
+def upload_moved(job: Job, event: UploadMoved, env: Environment) -> Step | None:
+    """The server has more of the file, or less; or the session is another one.
+
+    Runs of a job never overlap, so what an earlier one says of the session is true. Of a cancelled job it is what the
+    server has to be told of.
+    """
+    if job.state.is_final:
+        return None if job.cancel_until is None else Step(job=replace(job, upload_memory=event.memory))
+    file = job.files[UPLOAD_INDEX]
+    job = touched(replace(job, upload_memory=event.memory), env)
+    acknowledged_bytes = min(event.acknowledged_bytes, file.bytes_total or 0)
+    if file.transferred or acknowledged_bytes == file.bytes_transferred:
+        return Step(job=job)
+    if acknowledged_bytes > file.bytes_transferred:
+        job = progressed(job, env)
+    job = with_files(job, {UPLOAD_INDEX: replace(file, bytes_transferred=acknowledged_bytes)})
+    return Step(job=job, changed_files=(UPLOAD_INDEX,))
+
+
+def session_ended(job: Job, event: SessionEnded) -> Step | None:
+    """The server of a cancelled upload has been told, or will not be."""
+    if job.cancel_until is None:
+        return None
+    job = replace(job, cancel_until=None, upload_memory="")
+    return Step(job=job, entries=(Entry(kind="session ended", text=f"the upload session is over: {event.how}"),))
+
+
 def run_ended(job: Job, event: RunEnded, env: Environment) -> Step | None:
     """A run is over."""
     if event.run != job.run or not job.state.is_active:
@@ -109,11 +147,20 @@ def run_ended(job: Job, event: RunEnded, env: Environment) -> Step | None:
     if event.failure is not None:
         if is_blocked_by_network(job, env):
             return failed(job, no_network(), env)
-        return failed(job, event.failure, env)
+        return _source_forgotten(failed(job, event.failure, env), event.failure)
     if not job.has_work:
         return Step(job=transferred(job, env), entries=(Entry(kind="transferred", text="all files are transferred"),))
     # Files were added while the run was under way: go on with them, without leaving the state.
     return new_run(job, env)
+
+
+def _source_forgotten(step: Step, failure: Failure) -> Step:
+    """After BG_E_LOCAL_FILE_CHANGED, Resume sends the file as it then is, from its first byte (U46)."""
+    if failure.name != "BG_E_LOCAL_FILE_CHANGED" or not step.job.is_upload:
+        return step
+    file = step.job.files[UPLOAD_INDEX]
+    forgotten = replace(file, bytes_total=None, bytes_transferred=0, validator=Validator())
+    return replace(step, job=with_files(step.job, {UPLOAD_INDEX: forgotten}), changed_files=(UPLOAD_INDEX,))
 
 
 def worker_lost(job: Job, event: WorkerLost, env: Environment) -> Step | None:
@@ -141,7 +188,7 @@ def finished(job: Job, event: FilesFinished, env: Environment) -> Step | None:
         result = "BG_S_UNABLE_TO_DELETE_FILES" if event.left_over else "S_OK"
         job = replace(job, closing=None, result=result, ended_at=env.now)
         return Step(job=job, entries=(Entry(kind="cleaned", text=f"temporary files deleted{left_over}"),))
-    changed = {index: replace(job.files[index], completed=True, validation=True) for index in event.renamed}
+    changed = {index: replace(job.part(index), completed=True, validation=True) for index in event.renamed}
     job = with_files(job, changed)
     if event.failed:
         _, name, message = event.failed[0]
@@ -151,7 +198,7 @@ def finished(job: Job, event: FilesFinished, env: Environment) -> Step | None:
         return Step(job=job, changed_files=tuple(changed), entries=(Entry(kind="complete failed", text=text),))
     if event.left_over:
         result = "BG_S_UNABLE_TO_DELETE_FILES"
-    elif not job.files or any(not file.completed for file in job.files):
+    elif not job.files or any(not file.completed for file in (*job.files, *(file for _, file in job.made_here))):
         result = "BG_S_PARTIAL_COMPLETE"
     else:
         result = "S_OK"

@@ -15,6 +15,7 @@ from typing import Any, Final
 from openbits.core.model import JobType, Priority, Settings
 from openbits.core.names import check_custom_headers, check_description, check_display_name
 from openbits.core.proxies import check_job_change, check_length
+from openbits.core.uploads import PROTOCOLS
 from openbits.errors import BitsError
 
 RETRY_DELAY_FLOOR_S: Final = 5
@@ -171,6 +172,12 @@ def _proxy_usage(name: str, value: Any) -> str:
     return value.lower()
 
 
+def _upload_protocol(name: str, value: Any) -> str:
+    if not isinstance(value, str) or value.lower() not in PROTOCOLS:
+        raise _wrong(name, f"one of {', '.join(PROTOCOLS)}")
+    return value.lower()
+
+
 def _proxy_text(name: str, value: Any) -> str:
     """J22: null is empty. What the list means is judged when the job runs."""
     text = "" if value is None else _text(name, value)
@@ -186,6 +193,11 @@ def _proxy_text(name: str, value: Any) -> str:
 def _for_downloads(name: str, window: SettingsWindow) -> None:
     if window.job_type is not JobType.DOWNLOAD:
         raise BitsError("BG_E_PROPERTY_SUPPORTED_FOR_DOWNLOAD_JOBS_ONLY", f"{name} exists for download jobs only")
+
+
+def _for_uploads(name: str, window: SettingsWindow) -> None:
+    if window.job_type is JobType.DOWNLOAD:
+        raise BitsError("E_NOTIMPL", f"{name} exists for upload jobs only")
 
 
 def _before_resume(name: str, window: SettingsWindow) -> None:
@@ -227,6 +239,7 @@ _TABLE: Final[dict[str, _Row]] = {
     "proxy_usage": _Row(_proxy_usage),
     "proxy_list": _Row(_proxy_text),
     "proxy_bypass_list": _Row(_proxy_text),
+    "upload_protocol": _Row(_upload_protocol, (_for_uploads, _before_resume)),
 }
 
 PROPERTY_NAMES: Final = tuple(_TABLE)

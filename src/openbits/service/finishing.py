@@ -24,16 +24,16 @@ async def finish_files(
     job: Job, closing: Closing, *, account: Callable[[Job], Owner], pool: WorkerPool
 ) -> FilesFinished:
     """Rename or delete; `account` says with whose rights, and may raise BG_E_TOKEN_REQUIRED."""
-    if job.run == 0:
-        # Never started: there is no file of this job anywhere.
+    if job.run == 0 or not job.made_here:
+        # Never started, or an upload without a reply: there is no file of this job anywhere.
         return FilesFinished()
     try:
         return await _by_worker(job, closing, account(job), pool)
     except BitsError as error:
         name, text = error.name, error.message
     if closing is Closing.CANCEL:
-        return FilesFinished(left_over=tuple(file.temporary_name for file in job.files))
-    return FilesFinished(failed=((0, name, text),))
+        return FilesFinished(left_over=tuple(file.temporary_name for _, file in job.made_here))
+    return FilesFinished(failed=((job.made_here[0][0], name, text),))
 
 
 async def _by_worker(job: Job, closing: Closing, account: Owner, pool: WorkerPool) -> FilesFinished:
@@ -42,7 +42,7 @@ async def _by_worker(job: Job, closing: Closing, account: Owner, pool: WorkerPoo
             worker = await pool.get(account.identity)
             with worker.held():
                 if closing is Closing.CANCEL:
-                    return await _delete(worker, [file for file in job.files if not file.completed])
+                    return await _delete(worker, [file for _, file in job.made_here if not file.completed])
                 return await _rename(worker, job)
         except WorkerGone:
             continue
@@ -60,7 +60,7 @@ async def _rename(worker: Worker, job: Job) -> FilesFinished:
             size=file.bytes_total,
             modified_epoch_s=_modified_epoch_s(file) if needs_date else None,
         )
-        for index, file in enumerate(job.files)
+        for index, file in job.made_here
         if file.transferred and not file.completed
     ]
     failures = await worker.rename(specs) if specs else []
@@ -70,7 +70,7 @@ async def _rename(worker: Worker, job: Job) -> FilesFinished:
         return FilesFinished(
             renamed=renamed, failed=tuple((result.index, result.error, result.message) for result in failures)
         )
-    rest = await _delete(worker, [file for file in job.files if not file.transferred])
+    rest = await _delete(worker, [file for _, file in job.made_here if not file.transferred])
     return FilesFinished(renamed=renamed, left_over=rest.left_over)
 
 

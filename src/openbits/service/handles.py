@@ -1,6 +1,7 @@
 """Files that one account's worker opens for another's: how a descriptor gets from the one to the other (T3).
 
-The worker that speaks to the network asks for the temporary file of each file before it begins with it; a worker of the
+The worker that speaks to the network asks for the temporary file of each file, or for the file that it is to upload,
+before it begins with it; a worker of the
 files' account opens it, and the descriptor passes through here unseen.  So no process has the rights of both accounts.
 
 Neither side is believed: a file that is not part of the run, or that was asked for before, or too many at a time,
@@ -17,7 +18,7 @@ from typing import Final
 
 from openbits.core.model import Identity
 from openbits.errors import BitsError
-from openbits.frames.worker import HANDLES_AHEAD, FileHandle, FileOpened, FileSpec, OpenFile
+from openbits.frames.worker import HANDLES_AHEAD, FileHandle, FileOpened, FileSpec, OpenFile, OpenSource
 from openbits.service.tasks import Tasks
 from openbits.service.worker import Refused, Worker, WorkerGone
 from openbits.service.workers import WorkerPool
@@ -57,6 +58,8 @@ class HandOver:
         self._tasks = tasks
         self._on_broken = on_broken
         self._specs: dict[int, FileSpec] = {}
+        self._sources: set[int] = set()
+        """Files that are read and sent, not made."""
         self._bringing: set[asyncio.Task[None]] = set()
         self._is_closed = False
 
@@ -66,6 +69,11 @@ class HandOver:
     def offer(self, specs: Iterable[FileSpec]) -> None:
         """These files may be asked for, each of them once."""
         self._specs.update((spec.index, spec) for spec in specs)
+
+    def offer_source(self, spec: FileSpec) -> None:
+        """This file is uploaded: it may be asked for once, to be read."""
+        self.offer([spec])
+        self._sources.add(spec.index)
 
     def want(self, index: int) -> bool:
         """Bring a file; False when nobody may ask for it now."""
@@ -107,6 +115,9 @@ class HandOver:
 
     async def _open(self, spec: FileSpec) -> tuple[FileHandle, int]:
         worker = await self._pool.get(self._files)
+        if spec.index in self._sources:
+            _, fd = await worker.ask(lambda number: OpenSource(operation=number, path=spec.local_name))
+            return FileHandle(transfer=self._transfer, index=spec.index), fd
         answer, fd = await worker.ask(
             lambda number: OpenFile(
                 operation=number,

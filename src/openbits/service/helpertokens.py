@@ -261,14 +261,16 @@ class HelperTokens:
     def take_note(self, before: Mapping[str, Job | None], after: Mapping[str, Job | None]) -> None:
         """Forget what jobs had that have ended or changed hands, before any call that comes next is looked at.
 
-        A cancelled job keeps its token until its files are deleted, which only the helper's rights may allow.
+        A cancelled job keeps its token until its files are deleted and its server has been told, which only the
+        helper's rights may allow.
         """
         for job_id, job in after.items():
             if job_id not in self._by_job and job_id not in self._helpers:
                 continue
             former = before[job_id]
             has_moved = job is not None and former is not None and job.owner != former.owner
-            if job is None or has_moved or (job.state.is_final and job.closing is None):
+            is_over = job is not None and job.state.is_final and job.closing is None and job.cancel_until is None
+            if job is None or has_moved or is_over:
                 self.forget(job_id)
 
 

@@ -120,7 +120,9 @@ class Draft:
             self.written[job_id] = None
         else:
             self.written[job_id] = step.job
-            self.changed_files.setdefault(job_id, set()).update(step.changed_files)
+            # A reply is written down with its job.
+            own = range(len(step.job.files))
+            self.changed_files.setdefault(job_id, set()).update(i for i in step.changed_files if i in own)
         self.entries.extend((job_id, entry.kind, entry.text) for entry in step.entries)
         self.effects.extend(step.effects)
         for effect in step.effects:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -27,8 +26,9 @@ from openbits.core.events import (
     StopRun,
     WorkerLost,
 )
+from openbits.core.events import UploadMoved as SessionMoved
 from openbits.core.lifecycle import unfinished
-from openbits.core.model import AccountKind, Identity, Job
+from openbits.core.model import UPLOAD_INDEX, AccountKind, Identity, Job
 from openbits.errors import BitsError, ErrorContext, is_failure
 from openbits.frames.worker import (
     FileDurable,
@@ -42,6 +42,9 @@ from openbits.frames.worker import (
     TransferBroken,
     TransferEnded,
     TransferFiles,
+    UploadFile,
+    UploadKept,
+    UploadMoved,
 )
 from openbits.service.configuration import Configuration
 from openbits.service.finishing import finish_files
@@ -50,7 +53,7 @@ from openbits.service.helpertokens import HelperTokens
 from openbits.service.stillness import Holds
 from openbits.service.tasks import Tasks
 from openbits.service.terms import NetworkTerms, Terms
-from openbits.service.wording import answered, can_be, failure_of, room, spec_of, start_of
+from openbits.service.wording import answered, can_be, can_have_moved, failure_of, room, spec_of, start_of, upload_of
 from openbits.service.worker import TransferHandler, Worker, WorkerGone, chunked
 from openbits.service.workers import WorkerPool
 
@@ -147,7 +150,6 @@ class Conductor:
         self._ways: dict[str, str] = {}
         self._holds = Holds()
         self._is_closing = False
-        self._numbers = itertools.count(1)
 
     def __repr__(self) -> str:
         return f"<Conductor runs={len(self._runs)} finishing={len(self._finishing)}>"
@@ -177,7 +179,7 @@ class Conductor:
         if effect.job_id in self._runs or effect.job_id in self._holds:
             self._next[effect.job_id] = effect
             return
-        run = Run(job_id=effect.job_id, run=effect.run, number=next(self._numbers))
+        run = Run(job_id=effect.job_id, run=effect.run, number=self._pool.next_transfer())
         self._runs[effect.job_id] = run
         run.task = self._tasks.start(f"run {effect.job_id}", self._begin(run))
 
@@ -218,6 +220,12 @@ class Conductor:
         if going is None or going.is_reported:
             finish = self._finishing[effect.job_id] = _Finish(effect.job_id)
             finish.task = self._tasks.start(f"finish {effect.job_id}", self._finish(finish))
+
+    async def ended(self, job_id: str) -> None:
+        """Wait until nothing of a run of the job is left."""
+        run = self._runs.get(job_id)
+        if run is not None:
+            await run.ended.wait()
 
     def finishing(self, job_id: str) -> asyncio.Task[FilesFinished | None] | None:
         """What is being done with the files of a job that is being ended, if it is."""
@@ -334,6 +342,9 @@ class Conductor:
     def _hand_over(self, run: Run, worker: Worker, job: Job, terms: NetworkTerms) -> None:
         start = start_of(run.number, job, terms, self.configuration, takes_handles=run.hand_over is not None)
         worker.send(start)
+        if job.is_upload:
+            self._hand_over_upload(run, worker, upload_of(run.number, job))
+            return
         specs = [spec_of(index, file) for index, file in unfinished(job)]
         run.unfinished.update(spec.index for spec in specs)
         if run.hand_over is not None:
@@ -341,6 +352,14 @@ class Conductor:
         chunks = chunked(specs, room)
         for position, chunk in enumerate(chunks, 1):
             worker.send(TransferFiles(transfer=run.number, files=tuple(chunk), last=position == len(chunks)))
+
+    def _hand_over_upload(self, run: Run, worker: Worker, upload: UploadFile) -> None:
+        run.unfinished.add(upload.file.index)
+        if run.hand_over is not None:
+            run.hand_over.offer_source(upload.file)
+            if upload.reply is not None:
+                run.hand_over.offer([upload.reply])
+        worker.send(upload)
 
     def _kill_after_patience(self, run: Run, worker: Worker) -> None:
         if run.stop_timer is not None:
@@ -352,7 +371,7 @@ class Conductor:
         if job is None:
             return
         # A worker may have been taken over by a hostile server: what cannot be is not believed.
-        known = range(len(job.files))
+        known = range(job.part_count)
         match message:
             case FileReceived(index=index, received_bytes=received) if index in known and received >= 0:
                 run.received[index] = received
@@ -376,6 +395,8 @@ class Conductor:
                     run.received.pop(started.index, None)
                 answers = tuple(answered(run.run, started) for started in files)
                 self._post(run.job_id, FilesAnswered(answers=answers))
+            case UploadMoved() if can_have_moved(message, job):
+                self._session_moved(run, message)
             case FileWanted(index=index) if run.hand_over is not None and run.hand_over.want(index):
                 pass
             case TransferBroken(message=text):
@@ -390,6 +411,20 @@ class Conductor:
                 log.error("action=worker-misspoke pid=%d frame=%r", run.worker.pid if run.worker else 0, message)
                 if run.worker is not None:
                     self._pool.kill(run.worker)
+
+    def _session_moved(self, run: Run, message: UploadMoved) -> None:
+        self._progress(run)
+        run.received.pop(UPLOAD_INDEX, None)
+        event = SessionMoved(run=run.run, memory=message.memory, acknowledged_bytes=message.acknowledged_bytes)
+        self._post(run.job_id, event)
+        if message.is_awaited:
+            self._tasks.start(f"session of {run.job_id}", self._confirm(run, message.number))
+
+    async def _confirm(self, run: Run, number: int) -> None:
+        """A session must be known to every later run before anything is sent in it."""
+        await self._settled(run.job_id)
+        if run.worker is not None:
+            run.worker.send(UploadKept(transfer=run.number, number=number))
 
     def _progress(self, run: Run) -> None:
         losses = self._losses.get(run.job_id)
@@ -446,9 +481,7 @@ class Conductor:
     async def _finish(self, finish: _Finish) -> FilesFinished | None:
         job_id = finish.job_id
         try:
-            run = self._runs.get(job_id)
-            if run is not None:
-                await run.ended.wait()
+            await self.ended(job_id)
             await self._holds.wait_free(job_id)
             job = await self._settled(job_id)
             if job is None or job.closing is None:

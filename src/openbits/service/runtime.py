@@ -14,6 +14,7 @@ from typing import Any
 from openbits.core.environment import Environment
 from openbits.core.events import (
     DeadlineReached,
+    EndSession,
     FinishFiles,
     LogonChanged,
     NetworkChanged,
@@ -32,6 +33,7 @@ from openbits.service.configuration import Configuration, account_rules
 from openbits.service.credentials import CredentialCalls, ImplicitCredentials
 from openbits.service.deadlines import Deadlines
 from openbits.service.dispatcher import Dispatcher
+from openbits.service.farewells import Farewells
 from openbits.service.feed import Feed
 from openbits.service.helpertokens import HelperTokens
 from openbits.service.ledger import RETRY_FULL_STORE_S, Committed, Ledger
@@ -122,16 +124,28 @@ class Runtime:
         implicit = ImplicitCredentials(lambda: self.configuration.credentials, self.tickets)
         self.proxies = AccountProxies(self.ledger, lambda: self.account_rules)
         self.paths = Paths(self.pool)
+        terms = Terms(implicit=implicit, proxies=self.proxies, rules=lambda: self.account_rules)
         self.conductor = Conductor(
             pool=self.pool,
             tokens=self.tokens,
-            terms=Terms(implicit=implicit, proxies=self.proxies, rules=lambda: self.account_rules),
+            terms=terms,
             configuration=configuration,
             tasks=self._tasks,
             jobs=self.ledger.jobs,
             post=self.ledger.post,
             settled=self._settled,
             moved=self._moved,
+        )
+        self.farewells = Farewells(
+            pool=self.pool,
+            tokens=self.tokens,
+            terms=terms,
+            configuration=lambda: self.configuration,
+            environment=self.environment,
+            tasks=self._tasks,
+            post=self.ledger.post,
+            settled=self._settled,
+            run_ended=self.conductor.ended,
         )
         self.dispatcher = Dispatcher(
             limits=self._limits,
@@ -198,6 +212,9 @@ class Runtime:
         for effect in self._undone:
             self.conductor.finish(effect)
         self._undone = []
+        for job_id, job in self.ledger.jobs.items():
+            if job.cancel_until is not None:
+                self.farewells.start(job_id)
         self.ownership.take_up()
         # Only now, when it is known what there is: a job that ran before must not start before its betters.
         self._starting = False
@@ -275,6 +292,8 @@ class Runtime:
             waits = job.state is JobState.TRANSIENT_ERROR
             if waits if connected else (job.state is JobState.QUEUED or job.state.is_active):
                 self.ledger.post(job_id, NetworkChanged())
+        if connected:
+            self.farewells.try_again()
 
     def _end_waits_for_network(self) -> None:
         """The network came back while no service ran: nobody else tells those who wait for it, without a timer (R3)."""
@@ -308,6 +327,9 @@ class Runtime:
         self.tokens.logged_off(went)
         gone = {uid for uid in went if uid in self._people}
         self.conductor.interrupt(gone, LOG_OFF_PATIENCE_S)
+        self.farewells.interrupt(gone)
+        if came:
+            self.farewells.try_again()
         for uid in gone:
             self.pool.account_left(uid)
         if not self._starting:
@@ -335,6 +357,9 @@ class Runtime:
                         self.conductor.start(effect)
                 case FinishFiles():
                     self.conductor.finish(effect)
+                case EndSession():
+                    if not self._stopping:
+                        self.farewells.start(effect.job_id)
         for event in committed.events:
             self.feed.publish(event)
         if not self._starting and not self._stopping:
@@ -402,6 +427,7 @@ class Runtime:
             "listeners": len(self.feed),
             **self.dispatcher.statistics(),
             **self.conductor.statistics(),
+            **self.farewells.statistics(),
             **self.tickets.statistics(),
             **self.tokens.statistics(),
         }

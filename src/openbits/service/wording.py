@@ -9,15 +9,25 @@ from __future__ import annotations
 from typing import Final
 
 from openbits.core.events import Failure, FileAnswered
-from openbits.core.model import File, Job, Priority, Validator
+from openbits.core.model import REPLY_INDEX, UPLOAD_INDEX, File, Job, JobType, Priority, Validator
 from openbits.errors import ErrorContext
 from openbits.frames.codec import units
-from openbits.frames.worker import FileSpec, FileStarted, RangeSpec, StartTransfer, TransferEnded
+from openbits.frames.worker import (
+    FileSpec,
+    FileStarted,
+    RangeSpec,
+    StartTransfer,
+    TransferEnded,
+    UploadFile,
+    UploadMoved,
+)
 from openbits.service.configuration import Configuration
 from openbits.service.terms import NetworkTerms
 
 LONGEST_VALIDATOR: Final = 1024
 """A longer entity tag or date is not worth keeping: the file and its names must fit into one frame."""
+LONGEST_MEMORY: Final = 16_384
+"""Of a session no more is written down: twice what a worker that keeps to its rules has to say."""
 _BITS_CONTEXTS: Final = frozenset(int(context) for context in ErrorContext)
 
 
@@ -66,10 +76,30 @@ def spec_of(index: int, file: File) -> FileSpec:
     )
 
 
+def upload_of(number: int, job: Job, *, only_cancels: bool = False) -> UploadFile:
+    """What a worker is told of an upload."""
+    reply = job.reply if job.reply is not None and not job.reply.transferred else None
+    return UploadFile(
+        transfer=number,
+        file=spec_of(UPLOAD_INDEX, job.files[UPLOAD_INDEX]),
+        protocol=job.settings.upload_protocol,
+        memory=job.upload_memory,
+        wants_reply=job.type is JobType.UPLOAD_REPLY,
+        reply=None if reply is None else spec_of(REPLY_INDEX, reply),
+        only_cancels=only_cancels,
+    )
+
+
 def room(spec: FileSpec) -> int:
     """How much room a file takes in a frame, in `units`."""
     texts = (spec.remote_name, spec.local_name, spec.temporary_name, spec.etag or "", spec.last_modified or "")
     return sum(map(units, texts)) + len(spec.checksum) + 12 * len(spec.ranges)
+
+
+def can_have_moved(moved: UploadMoved, job: Job) -> bool:
+    """Whether what a worker says of a session is possible for this job."""
+    # How large the source is may be on its way to the disk still: the core looks at that.
+    return job.is_upload and bool(job.files) and moved.acknowledged_bytes >= 0 and units(moved.memory) <= LONGEST_MEMORY
 
 
 def can_be(started: FileStarted, known: range) -> bool:

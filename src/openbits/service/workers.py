@@ -58,6 +58,7 @@ class WorkerPool:
         """By pid: who was let go because its account is away, and is killed when it does not end."""
         self._tasks = tasks
         self._requests = itertools.count(1)
+        self._transfers = itertools.count(1)
         self._spawning: dict[int, asyncio.Future[WorkerSpawned]] = {}
         self._workers: dict[Identity, asyncio.Future[Worker]] = {}
         self._alive: set[Worker] = set()
@@ -77,6 +78,10 @@ class WorkerPool:
     def announce_stop(self, exit_status: int) -> None:
         """Tell the monitor that the service ends by its own will."""
         self._monitor.send(ServiceStopping(exit_status=exit_status))
+
+    def next_transfer(self) -> int:
+        """Return a number that no other transfer has, in whatever worker."""
+        return next(self._transfers)
 
     async def get(self, identity: Identity) -> Worker:
         """Return the worker of an identity, starting it if need be.

@@ -98,6 +98,9 @@ def job_row(seq: int, job: Job) -> Row:
         job.result,
         int(job.helper_flags),
         _json(sorted((slot.target, slot.scheme) for slot in job.implicit_credentials)),
+        None if job.reply is None else _json(dataclasses.asdict(job.reply)),
+        _blob(job.upload_memory),
+        job.cancel_until,
     )
 
 
@@ -116,6 +119,7 @@ def _read_job(row: Row, files: tuple[File, ...], owners: dict[Row, Owner]) -> Jo
         _seq, job_id, job_type, state, uid, gid, groups, owner_name, owner_kind, owner_elevated, settings, file_count,
         error, error_count, created_at, modified_at, transferred_at, ended_at, was_resumed, run,
         active_s, active_since, retry_at, no_progress_since, closing, result, helper_flags, implicit_credentials,
+        reply, upload_memory, cancel_until,
     ) = row  # fmt: skip
     if file_count != len(files):
         raise ValueError(f"has {len(files)} files instead of {file_count}")
@@ -152,6 +156,9 @@ def _read_job(row: Row, files: tuple[File, ...], owners: dict[Row, Owner]) -> Jo
         result=result,
         helper_flags=HelperFlag(helper_flags),
         implicit_credentials=frozenset(CredentialSlot(*slot) for slot in json.loads(implicit_credentials)),
+        reply=None if reply is None else _read_reply(reply),
+        upload_memory=_text(upload_memory),
+        cancel_until=cancel_until,
     )
 
 
@@ -159,6 +166,13 @@ def _read_settings(text: str) -> Settings:
     values = json.loads(text)
     values["priority"] = Priority(values["priority"])
     return Settings(**values)
+
+
+def _read_reply(text: str) -> File:
+    values = json.loads(text)
+    values["validator"] = Validator(**values["validator"])
+    values["ranges"] = tuple(ByteRange(**each) for each in values["ranges"])
+    return File(**values)
 
 
 def _read_error(text: str) -> JobError:

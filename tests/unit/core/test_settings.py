@@ -51,8 +51,19 @@ def test_everything_can_be_set_before_anything_has_happened() -> None:
         "proxy_list": "proxy:3128",
         "proxy_bypass_list": "<local>",
     }
-    assert set(changes) == set(PROPERTY_NAMES)
+    assert {*changes, "upload_protocol"} == set(PROPERTY_NAMES)
     assert change(**changes) == Settings(**changes)
+
+
+def test_the_upload_protocol_is_chosen_before_an_upload_is_resumed() -> None:
+    window = SettingsWindow(job_type=JobType.UPLOAD)
+    assert change_settings(BEFORE, {"upload_protocol": "TUS"}, window=window).upload_protocol == "tus"
+    for bad, late, error in ((True, False, "E_INVALIDARG"), (False, True, "BG_E_READ_ONLY_PROPERTY_AFTER_RESUME")):
+        window = SettingsWindow(job_type=JobType.UPLOAD_REPLY, was_resumed=late)
+        with pytest.raises(BitsError) as raised:
+            change_settings(BEFORE, {"upload_protocol": "ftp" if bad else "bits"}, window=window)
+        assert raised.value.name == error
+    assert refusal(upload_protocol="bits") == "E_NOTIMPL"
 
 
 def test_a_change_is_all_or_nothing() -> None:

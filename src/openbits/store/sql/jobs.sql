@@ -3,8 +3,8 @@ INSERT INTO jobs (
     seq, id, type, state, owner_uid, owner_gid, owner_groups, owner_name, owner_kind, owner_elevated, settings, file_count,
     error, error_count, created_at, modified_at, transferred_at, ended_at, was_resumed, run,
     active_s, active_since, retry_at, no_progress_since, closing, result,
-    helper_flags, implicit_credentials
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    helper_flags, implicit_credentials, reply, upload_memory, cancel_until
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (seq) DO UPDATE SET
     state = excluded.state,
     owner_uid = excluded.owner_uid,
@@ -30,14 +30,17 @@ ON CONFLICT (seq) DO UPDATE SET
     closing = excluded.closing,
     result = excluded.result,
     helper_flags = excluded.helper_flags,
-    implicit_credentials = excluded.implicit_credentials;
+    implicit_credentials = excluded.implicit_credentials,
+    reply = excluded.reply,
+    upload_memory = excluded.upload_memory,
+    cancel_until = excluded.cancel_until;
 
 -- name: load_jobs
 SELECT
     seq, id, type, state, owner_uid, owner_gid, owner_groups, owner_name, owner_kind, owner_elevated, settings, file_count,
     error, error_count, created_at, modified_at, transferred_at, ended_at, was_resumed, run,
     active_s, active_since, retry_at, no_progress_since, closing, result,
-    helper_flags, implicit_credentials
+    helper_flags, implicit_credentials, reply, upload_memory, cancel_until
 FROM jobs ORDER BY seq;
 
 -- name: load_places
