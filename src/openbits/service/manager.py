@@ -353,13 +353,18 @@ class Manager:
     def received_bytes(self, job: Job) -> int:
         """Bytes of a job that have come in, durable or not (what lists and progress bars show)."""
         received = self._parts.conductor.received(job.id)
-        ahead = sum(max(0, count - job.files[index].bytes_transferred) for index, count in received.items())
+        # A reply is no part of the job's progress (J9).
+        ahead = sum(
+            max(0, count - job.files[index].bytes_transferred)
+            for index, count in received.items()
+            if index < len(job.files)
+        )
         return job.bytes_transferred + ahead
 
     def file_received_bytes(self, job: Job, index: int) -> int:
         """The same for one file."""
         received = self._parts.conductor.received(job.id).get(index, 0)
-        return max(received, job.files[index].bytes_transferred)
+        return max(received, job.part(index).bytes_transferred)
 
     def helper_of(self, job: Job) -> Owner | None:
         """Whose helper token the job has, if it has one (T4)."""
