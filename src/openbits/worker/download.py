@@ -18,10 +18,10 @@ from openbits.core.resume import Ask, Keep, Ruling, judge, plan, whole_by_head
 from openbits.errors import ErrorContext
 from openbits.frames.worker import FileSpec, FileStarted
 from openbits.worker.answers import invalid_answer, remote_failure, too_large
+from openbits.worker.asking import Body
 from openbits.worker.challenges import ASKED_BY
 from openbits.worker.checksum import Checksum
 from openbits.worker.decoding import CodingError, Decoder, can_decode, describes_the_file
-from openbits.worker.engine import Body
 from openbits.worker.failure import Failure, TransferError, local_failure
 from openbits.worker.fetch import HttpFetch, Lane, Run
 from openbits.worker.sink import Sink

@@ -20,9 +20,10 @@ from openbits.core.names import request_url
 from openbits.core.retry import GiveUp, Patience
 from openbits.frames.worker import FileSpec, FileStarted, StartTransfer
 from openbits.worker.answers import refused_redirect, stalled, status_failure, too_large, too_many_redirects
+from openbits.worker.asking import Body, Request
 from openbits.worker.challenges import ASKED_BY, NOTHING, Answers, Challenges, Preparing
 from openbits.worker.checksum import Checksum
-from openbits.worker.engine import Body, Client, Request
+from openbits.worker.client import Client
 from openbits.worker.failure import Failure, TransferError, local_failure
 from openbits.worker.files import Directories
 from openbits.worker.finishing import Finishing

@@ -57,6 +57,12 @@ class Helper:
             self._thread.join()
             self._thread = None
 
+    def let_go(self) -> None:
+        """End the thread after what was submitted, without waiting for it: what it is at may hang."""
+        if self._thread is not None:
+            self._queue.put(None)
+            self._thread = None
+
     def _run(self) -> None:
         while (piece := self._queue.get()) is not None:
             piece()

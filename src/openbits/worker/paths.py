@@ -1,4 +1,4 @@
-"""The way to a directory: links of root and of one's own are followed, links of other accounts never.
+"""The way to a directory, or to a file that is read: root's and one's own links are followed, others' never.
 
 Who may write to a directory on the way can put a link in the place of the next one, at any moment.
 If a process with the owner's rights followed it, somebody else would choose where the owner's files are
@@ -60,6 +60,35 @@ def open_directory(path: str) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def open_file(path: str, flags: int) -> int:
+    """Open a file; a link in its place is asked whose it is, too. Raises OSError."""
+    links = 0
+    while True:
+        parent, _, name = path.rpartition("/")
+        directory = open_directory(parent or "/")
+        try:
+            if name in ("", ".", ".."):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+            step = os.open(name, _STEP, dir_fd=directory)
+            try:
+                mode = os.fstat(step).st_mode
+                if not stat.S_ISLNK(mode):
+                    if not stat.S_ISREG(mode):
+                        # Opening a device can do something to it; a FIFO has somebody at its other end.
+                        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+                    return os.open(name, flags | os.O_NOFOLLOW, dir_fd=directory)
+                target = _target(step, path)
+            finally:
+                os.close(step)
+        finally:
+            os.close(directory)
+        links += 1
+        if links > _MOST_LINKS:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+        # Relative to what the directory's path says: the way there is walked, and judged, once more.
+        path = target if target.startswith("/") else f"{parent}/{target}"
 
 
 def _step(fd: int, name: str) -> int:

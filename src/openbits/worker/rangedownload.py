@@ -18,8 +18,8 @@ from openbits.core.resume import is_same_version
 from openbits.errors import BitsError, ErrorContext
 from openbits.frames.worker import FileSpec, FileStarted
 from openbits.worker.answers import invalid_answer, remote_failure, too_large
+from openbits.worker.asking import Body
 from openbits.worker.checksum import Checksum
-from openbits.worker.engine import Body
 from openbits.worker.failure import Failure, TransferError
 from openbits.worker.fetch import HttpFetch, Lane, Run
 

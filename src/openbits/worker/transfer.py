@@ -28,8 +28,9 @@ from openbits.frames.worker import (
     TransferEnded,
 )
 from openbits.worker.challenges import Challenges
+from openbits.worker.client import Client
 from openbits.worker.download import Download
-from openbits.worker.engine import Client, Engine
+from openbits.worker.engine import Engine
 from openbits.worker.failure import Failure
 from openbits.worker.fetch import OWN_HEADERS, Fetch, Lane, Tools
 from openbits.worker.filecopy import FileCopy

@@ -1,0 +1,75 @@
+"""What is asked of a server, and who hears of the answer: the words between the engine and those who use it."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from openbits.core.http import Response
+from openbits.core.proxylist import Proxy
+from openbits.worker.failure import Failure
+
+
+class Body(enum.Enum):
+    """What a handler wants of the body."""
+
+    TAKE = "take"
+    TAKE_SOCKET = "take socket"
+    """Take it, and the connection itself where that is possible (see `on_socket`)."""
+    DISCARD = "discard"
+    STOP = "stop"
+    """Nothing: end the request, and the connection with it."""
+
+
+class Outgoing(Protocol):
+    """The body of a request: `length` bytes that come when they have been read. Used by one request at a time."""
+
+    length: int
+
+    def rewind(self, position: int, wake: Callable[[], None]) -> None:
+        """Begin, or begin again, at a position; `wake` is called in the loop whenever `take` had nothing."""
+
+    def take(self, most: int) -> bytes | None:
+        """The next bytes, at most so many, or None while they are being read. May raise TransferError."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What to ask for."""
+
+    url: str
+    headers: tuple[str, ...] = ()
+    proxy_headers: tuple[str, ...] = ()
+    """For the proxy alone: no server sees them."""
+    head: bool = False
+    fresh: bool = False
+    """Use a new connection: an old one may be closed by now."""
+    proxy: Proxy | None = None
+    """Through which proxy; None: directly."""
+    method: str = ""
+    """Of an upload's request: it goes by HTTP/1.1, and says how long its body is even if there is none."""
+    outgoing: Outgoing | None = None
+    """What is sent along; only with a method that is neither GET nor HEAD."""
+
+    @property
+    def is_tunnelled(self) -> bool:
+        """Whether a proxy only passes bytes on between us and the server (CONNECT)."""
+        return self.proxy is not None and self.url[:6].lower() == "https:"
+
+
+class Handler(Protocol):
+    """Who asked."""
+
+    def on_response(self, response: Response) -> Body:
+        """The header block is there, and the body begins, or there is none. May raise TransferError."""
+
+    def on_data(self, data: bytes) -> None:
+        """Bytes of the body. May raise TransferError."""
+
+    def on_socket(self, fd: int) -> None:
+        """The rest of the body is to be read from this descriptor, which is the handler's; `on_end` will not come."""
+
+    def on_end(self, failure: Failure | None) -> None:
+        """The answer is complete, or was stopped as wished, or the request failed."""
