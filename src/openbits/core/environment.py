@@ -33,6 +33,10 @@ def is_logged_on(owner: Owner, env: Environment) -> bool:
 
 def is_blocked_by_network(job: Job, env: Environment) -> bool:
     """Whether the job cannot go on because there is no network that could reach its servers."""
+    # A reply comes from where the file went.
+    waits_for_reply = job.is_upload and job.has_work
     return not env.has_network and any(
-        needs_network(file.remote_name, env.loopback_names) for file in job.files if not file.transferred
+        needs_network(file.remote_name, env.loopback_names)
+        for file in job.files
+        if waits_for_reply or not file.transferred
     )

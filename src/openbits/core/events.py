@@ -82,10 +82,10 @@ class ChangeOwner:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetReplyName:
-    """J33: where the reply is to stand; checked."""
+    """J33: where the reply is to stand; checked. Without a name it gets one when the job is resumed (J34)."""
 
-    local_name: str
-    temporary_name: str
+    local_name: str = ""
+    temporary_name: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -200,6 +200,8 @@ def _change(job: Job, event: AddFiles | ChangeSettings | RenameRemote, env: Envi
             added = tuple(range(len(job.files), len(job.files) + len(files)))
             first = public_url(files[0].remote_name) if files else ""
             uploads.refuse_second_file(job, len(files))
+            if job.reply is not None:
+                uploads.refuse_reply_over_source(job.reply.local_name, files)
             text = f"{len(files)} file{'s' if len(files) != 1 else ''} added: {first}{' …' if len(files) > 1 else ''}"
             job = replace(job, files=job.files + files)
             return Step(job=job, changed_files=added, entries=(Entry(kind="added", text=text),))
@@ -328,5 +330,5 @@ def _max_download_time(job: Job, env: Environment) -> float:
 
 
 def unfinished(job: Job) -> Iterable[tuple[int, File]]:
-    """Yield index and value of every file that is still to be fetched, in order (Q2)."""
+    """Yield index and value of every file that is still to be transferred, in order (Q2)."""
     return ((index, file) for index, file in enumerate(job.files) if not file.transferred)

@@ -21,7 +21,16 @@ from openbits.core.events import (
     SetHelperFlags,
     Step,
 )
-from openbits.core.model import AccountKind, AuthScheme, CredentialSlot, HelperFlag, Job, JobState, Owner
+from openbits.core.model import (
+    UPLOAD_INDEX,
+    AccountKind,
+    AuthScheme,
+    CredentialSlot,
+    HelperFlag,
+    Job,
+    JobState,
+    Owner,
+)
 from openbits.core.states import Trigger, next_state
 from openbits.errors import ErrorContext
 
@@ -67,6 +76,11 @@ def _change_owner(job: Job, event: ChangeOwner, env: Environment) -> Step:
     files = {index: replace(job.part(index), temporary_name=name) for index, name in event.temporary_names}
     for index in event.lost:
         files[index] = replace(files.get(index, job.part(index)), transferred=False, bytes_transferred=0)
+    if job.is_upload and event.lost and not job.upload_memory:
+        # The server has forgotten the session, and with it the reply: only another upload brings another one.
+        files[UPLOAD_INDEX] = replace(
+            job.files[UPLOAD_INDEX], transferred=False, completed=False, bytes_transferred=0, bytes_total=None
+        )
     former = job.owner.name
     job = replace(
         moves.with_files(job, files),
@@ -84,7 +98,7 @@ def _with_new_owner(job: Job, env: Environment) -> Step:
     if job.state is JobState.TRANSFERRED and job.has_work:
         # Something was lost on the way: it was finished for the former owner only.
         return moves.enter_queue(
-            replace(job, transferred_at=None), Trigger.RESUME, env, "what could not be handed over is fetched again"
+            replace(job, transferred_at=None), Trigger.RESUME, env, "what could not be handed over is transferred again"
         )
     if job.state.is_active and not is_logged_on(job.owner, env):
         stop = moves.stopped(job)

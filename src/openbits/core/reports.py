@@ -58,7 +58,8 @@ def answered(job: Job, answers: tuple[FileAnswered, ...], env: Environment) -> S
             entries.append(Entry(kind="restarted", text=f"{file.local_name}: {answer.restarted}"))
     if job.state.is_active and answers[-1].run == job.run:
         if job.state is JobState.CONNECTING:
-            text = f"the server answered for {public_url(job.part(answers[0].index).remote_name)}"
+            name = job.part(answers[0].index).remote_name or job.files[UPLOAD_INDEX].remote_name
+            text = f"the server answered for {public_url(name)}"
             entries.append(Entry(kind="transferring", text=text))
         job = replace(moved(job, Trigger.ANSWERED, env), error=None)
     job = with_files(touched(job, env), changed)

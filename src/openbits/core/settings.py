@@ -64,6 +64,11 @@ def change_settings(settings: Settings, changes: Mapping[str, Any], *, window: S
         raise BitsError(
             "BG_E_UNSUPPORTED_JOB_CONFIGURATION", "dynamic_content is not possible for a job that fetches byte ranges"
         )
+    if window.job_type is JobType.UPLOAD_REPLY and values.get("upload_protocol", "auto") not in ("auto", "bits"):
+        raise BitsError(
+            "BG_E_UNSUPPORTED_JOB_CONFIGURATION",
+            "only servers of the bits protocol reply: leave upload_protocol at auto",
+        )
     values |= check_job_change(settings, values)
     return dataclasses.replace(settings, **values)
 

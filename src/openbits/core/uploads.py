@@ -7,6 +7,7 @@ here (J7).  Cancelled, it tells the server so for as long as a day, after the jo
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -57,9 +58,21 @@ def set_reply_name(job: Job, event: SetReplyName, env: Environment) -> Step:
     refuse_without_reply(job)
     if job.reply is not None and (job.reply.resumable is not None or job.reply.transferred):
         raise BitsError("BG_E_INVALID_STATE", "the reply is being downloaded already: it stays where it is")
-    reply = File(remote_name="", local_name=event.local_name, temporary_name=event.temporary_name)
-    step = moves.restarted(replace(moves.touched(job, env), reply=reply), env)
-    return replace(step, entries=(Entry(kind="changed", text=f"set: reply file name {event.local_name}"),))
+    reply = None
+    if event.local_name:
+        refuse_reply_over_source(event.local_name, job.files)
+        reply = File(remote_name="", local_name=event.local_name, temporary_name=event.temporary_name)
+    job = replace(moves.touched(job, env), reply=reply)
+    if job.was_resumed:
+        job = with_reply_name(job)
+    entry = Entry(kind="changed", text=f"set: reply file name {event.local_name or '(generated)'}")
+    return replace(moves.restarted(job, env), entries=(entry,))
+
+
+def refuse_reply_over_source(reply_name: str, files: Sequence[File]) -> None:
+    """Raises E_INVALIDARG for a reply that would take the place of the file that is uploaded."""
+    if any(file.local_name == reply_name for file in files):
+        raise BitsError("E_INVALIDARG", "the reply would take the place of the file that is uploaded: name another one")
 
 
 def with_reply_name(job: Job) -> Job:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import assert_never
+from typing import Final, assert_never
 
 from openbits.core.environment import Environment, is_blocked_by_network, is_logged_on
 from openbits.core.failing import DISK_IS_FULL
-from openbits.core.model import Closing, Job, JobState, Owner, Priority
+from openbits.core.model import UPLOAD_INDEX, Closing, Job, JobState, Owner, Priority
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,14 +19,14 @@ class Gate:
     until: float | None = None
 
 
-def gate_of(job: Job, env: Environment, *, ahead: int, trouble: str) -> Gate:
+def gate_of(job: Job, env: Environment, *, ahead: int, trouble: str, received_bytes: int = 0) -> Gate:
     """Return what holds the job.
 
     `ahead` is how many background jobs hold slots before it, `trouble` why its worker is connecting
-    anew (empty when it is not).
+    anew (empty when it is not), `received_bytes` how much of its files has reached the other side.
     """
     if job.closing is Closing.COMPLETE:
-        return Gate(gate="completing", sentence="its files are being put under their names")
+        return Gate(gate="completing", sentence=_completing(job))
     match job.state:
         case JobState.QUEUED:
             if not is_logged_on(job.owner, env):
@@ -41,7 +41,7 @@ def gate_of(job: Job, env: Environment, *, ahead: int, trouble: str) -> Gate:
         case JobState.TRANSFERRING:
             if trouble:
                 return Gate(gate="connection", sentence=f"its connection broke and is being taken up again: {trouble}")
-            return Gate(gate="none", sentence="nothing holds it: it is transferring")
+            return _uploading(job, received_bytes) if job.is_upload else _MOVING
         case JobState.SUSPENDED:
             if not job.files:
                 return Gate(gate="empty", sentence="it is suspended and has no files: add one with 'bits add'")
@@ -52,15 +52,51 @@ def gate_of(job: Job, env: Environment, *, ahead: int, trouble: str) -> Gate:
         case JobState.TRANSIENT_ERROR:
             return _transient(job)
         case JobState.TRANSFERRED:
-            return Gate(gate="complete", sentence="all its files are here: 'bits complete' puts them under their names")
+            return Gate(gate="complete", sentence=_transferred(job))
         case JobState.ACKNOWLEDGED:
             return Gate(gate="ended", sentence="it is completed")
         case JobState.CANCELLED:
             if job.closing is Closing.CANCEL:
-                return Gate(gate="ended", sentence="it is cancelled; its temporary files are being deleted")
-            return Gate(gate="ended", sentence="it is cancelled")
+                return Gate(
+                    gate="ended", sentence=f"it is cancelled; its temporary files are being deleted{_untold(job)}"
+                )
+            return Gate(gate="ended", sentence=f"it is cancelled{_untold(job)}")
         case _:
             assert_never(job.state)
+
+
+_MOVING: Final = Gate(gate="none", sentence="nothing holds it: it is transferring")
+
+
+def _uploading(job: Job, received_bytes: int) -> Gate:
+    """What an upload whose server has answered is at: sending, waiting for an answer, or fetching the reply."""
+    file = job.files[UPLOAD_INDEX]
+    if job.reply is not None and job.reply.resumable is not None and not job.reply.transferred:
+        return Gate(gate="none", sentence="nothing holds it: the server's reply is coming in")
+    if file.bytes_total is None or max(file.bytes_transferred, received_bytes) < file.bytes_total:
+        return Gate(gate="none", sentence="nothing holds it: it is sending")
+    return Gate(
+        gate="server",
+        sentence="the server has all bytes and has not answered yet: an application behind it may take minutes",
+    )
+
+
+def _completing(job: Job) -> str:
+    if not job.is_upload:
+        return "its files are being put under their names"
+    return "its reply is being put under its name" if job.reply is not None else "it is being ended"
+
+
+def _transferred(job: Job) -> str:
+    if not job.is_upload:
+        return "all its files are here: 'bits complete' puts them under their names"
+    if job.reply is None:
+        return "the server has its file: 'bits complete' ends the job"
+    return "the server has its file, and the reply is here: 'bits complete' puts that under its name"
+
+
+def _untold(job: Job) -> str:
+    return "" if job.cancel_until is None else "; its server has not been told yet, and will be as soon as it answers"
 
 
 def _logged_off(owner: Owner, env: Environment) -> str:

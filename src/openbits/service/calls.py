@@ -29,6 +29,8 @@ class NewJob:
     settings: Mapping[str, Any]
     files: Sequence[NewFile] = ()
     resume: bool = False
+    reply_file_name: str = ""
+    """Where the server's reply is to stand (J33); empty: it gets a name when the job is resumed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,15 +7,14 @@ files and networks happens in workers.
 from __future__ import annotations
 
 import asyncio
-import posixpath
-import secrets
+import logging
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from openbits.core import access, names, quotas
+from openbits.core import access, names, quotas, uploads
 from openbits.core.environment import Environment
 from openbits.core.events import (
     AddFiles,
@@ -28,7 +27,7 @@ from openbits.core.events import (
     SetValidation,
     Suspend,
 )
-from openbits.core.model import Caller, File, Identity, Job, JobType, Owner, Settings
+from openbits.core.model import Caller, File, Job, JobType, Owner, Settings
 from openbits.core.settings import SettingsWindow, change_settings
 from openbits.core.why import Gate, gate_of
 from openbits.errors import BitsError
@@ -36,15 +35,14 @@ from openbits.service.calls import CheckResult, NewFile, NewJob, Outcome
 from openbits.service.configuration import Configuration
 from openbits.service.feed import Feed, Record, Subscription
 from openbits.service.helpertokens import HelperTokens
+from openbits.service.intake import Intake, Places, places_of
 from openbits.service.ledger import Draft, Ledger
-from openbits.service.mounts import Paths
 from openbits.service.records import EventRecord
 from openbits.service.runs import Conductor
-from openbits.service.worker import WorkerGone
-from openbits.service.workers import WorkerPool
+from openbits.service.uploads import named_reply
 from openbits.store.interface import JobStore
 
-CHECK_ATTEMPTS = 3
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +54,8 @@ class Parts:
     administrators_gid: Callable[[], int | None]
     ledger: Ledger
     conductor: Conductor
-    paths: Paths
+    intake: Intake
     tokens: HelperTokens
-    pool: WorkerPool
     feed: Feed
     store: JobStore
     health: Callable[[Caller], list[CheckResult]]
@@ -72,14 +69,20 @@ class Manager:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._ledger = parts.ledger
+        self._intake = parts.intake
 
     # --- creating -------------------------------------------------------------------------------
 
     async def create_jobs(self, caller: Caller, jobs: Sequence[NewJob]) -> list[Job]:
         """Create jobs with their files, all or none; resumed ones are queued at once (M1, J2, J5)."""
         prepared = [self._prepare(caller, new) for new in jobs]
-        files = [file for job in prepared for file in job.files]
-        await self._check_places(caller, caller.as_owner(), files)
+        account = caller.as_owner()
+        await self._intake.check_places(caller, account, places_of((job.type, job.files) for job in prepared))
+        for job, new in zip(prepared, jobs, strict=True):
+            if job.reply is not None:
+                await self._intake.check_reply_place(caller, account, job.reply.local_name)
+            elif new.resume:
+                await self._check_generated(caller, account, job)
 
         def create(draft: Draft) -> list[Job]:
             self._check_job_quota(draft, caller, len(prepared))
@@ -95,11 +98,9 @@ class Manager:
 
     def _prepare(self, caller: Caller, new: NewJob) -> Job:
         names.check_new_display_name(new.name)
-        if new.type is not JobType.DOWNLOAD:
-            raise BitsError("E_NOTIMPL", "upload jobs are not implemented yet: create a download job")
         if "name" in new.settings:
             raise BitsError("E_INVALIDARG", "the job's name is given beside the settings, not among them")
-        window = SettingsWindow(has_ranges=any(file.ranges for file in new.files))
+        window = SettingsWindow(job_type=new.type, has_ranges=any(file.ranges for file in new.files))
         settings = change_settings(Settings(name=new.name), new.settings, window=window)
         job = Job(
             id=str(uuid.uuid4()),
@@ -109,7 +110,14 @@ class Manager:
             created_at=0.0,
             modified_at=0.0,
         )
-        return replace(job, files=self._checked_files(caller, job, new.files))
+        job = replace(job, files=self._intake.checked_files(caller, job, new.files))
+        return replace(job, reply=named_reply(job, new.reply_file_name)) if new.reply_file_name else job
+
+    async def _check_generated(self, caller: Caller, account: Owner, job: Job) -> None:
+        """Before the job runs: that the reply cannot stand anywhere must not turn out when it comes (J34)."""
+        reply = uploads.with_reply_name(job).reply if job.files else None
+        if reply is not None:
+            await self._intake.check_reply_place(caller, account, reply.local_name)
 
     def _check_job_quota(self, draft: Draft, caller: Caller, new: int) -> None:
         if quotas.is_exempt(caller):
@@ -128,89 +136,31 @@ class Manager:
     async def add_files(self, caller: Caller, job_id: str, files: Sequence[NewFile]) -> Outcome:
         """AddFileSet (J1, J2, J41)."""
         job = self._changeable(caller, job_id)
-        added = self._checked_files(caller, job, files)
-        await self._check_places(caller, self._parts.tokens.file_account(job), added)
+        added = self._intake.checked_files(caller, job, files)
+        places = places_of([(job.type, added)])
+        await self._intake.check_places(caller, self._parts.tokens.file_account(job), places)
 
         def add(draft: Draft) -> Job:
             present = self._in_draft(draft, caller, job_id)
             # Checked again: others may have added files while the directories were looked at.
-            self._check_new_files(caller, present, added)
+            self._intake.check_new_files(caller, present, added)
             changed = draft.apply(job_id, AddFiles(files=added))
             assert changed is not None
             return changed
 
         return Outcome(result="S_OK", job=await self._ledger.submit(add))
 
-    def _checked_files(self, caller: Caller, job: Job, files: Sequence[NewFile]) -> tuple[File, ...]:
-        checked = tuple(self._checked_file(caller, job, file) for file in files)
-        self._check_new_files(caller, job, checked)
-        return checked
-
-    def _checked_file(self, caller: Caller, job: Job, new: NewFile) -> File:
-        names.check_remote_name(new.remote_name)
-        names.check_local_name(new.local_name)
-        ranges = new.ranges or ()
-        if new.ranges is not None:
-            names.check_ranges(new.ranges, quotas.range_limit(self._parts.configuration().quotas, caller))
-            if new.remote_name.lower().startswith("file:"):
-                raise BitsError("E_INVALIDARG", "byte ranges can be fetched over http and https only")
-            if job.settings.dynamic_content:
-                raise BitsError(
-                    "BG_E_UNSUPPORTED_JOB_CONFIGURATION", "a job with dynamic_content cannot fetch byte ranges"
-                )
-        if job.settings.high_performance:
-            temporary = new.local_name
-        else:
-            temporary = names.temporary_name(new.local_name, secrets.token_hex(8))
-        return File(
-            remote_name=new.remote_name,
-            local_name=new.local_name,
-            temporary_name=temporary,
-            ranges=ranges,
-            checksum=names.check_checksum(new.checksum) if new.checksum is not None else None,
-        )
-
-    def _check_new_files(self, caller: Caller, job: Job, added: Sequence[File]) -> None:
-        limits = self._parts.configuration().quotas
-        quotas.check_new_files(limits, caller, new=len(added), present=len(job.files))
-        taken = {file.local_name for file in job.files}
-        for file in added:
-            if file.local_name in taken:
-                raise BitsError("E_INVALIDARG", f"the job has two files with the local name {file.local_name}")
-            taken.add(file.local_name)
-
-    async def _check_places(self, caller: Caller, account: Owner, files: Sequence[File]) -> None:
-        """Whether files can stand where they are to stand, for the account that opens them (D7, I4)."""
-        directories = list(dict.fromkeys(posixpath.dirname(file.local_name) for file in files))
-        if not directories:
-            return
-        sources = _sources(file.remote_name for file in files)
-        await self._parts.paths.check(caller, account, [*directories, *sources])
-        await self._check_directories(account.identity, directories)
-
-    async def _check_directories(self, owner: Identity, directories: list[str]) -> None:
-        for _ in range(CHECK_ATTEMPTS):
-            try:
-                worker = await self._parts.pool.get(owner)
-                with worker.held():
-                    refusals = await worker.check_directories(directories)
-            except WorkerGone:
-                continue
-            if refusals:
-                raise BitsError(refusals[0].error, refusals[0].message)
-            return
-        raise BitsError("E_FAIL", "the processes that work for this account end again and again")
-
-    async def _check_sources(self, caller: Caller, job_id: str, remote_names: Sequence[str]) -> None:
-        sources = _sources(remote_names)
-        if sources:
+    async def _check_remote_files(self, caller: Caller, job_id: str, remote_names: Sequence[str]) -> None:
+        paths = [names.file_path(name) for name in remote_names if name.lower().startswith("file:")]
+        if paths:
             account = self._parts.tokens.file_account(self._changeable(caller, job_id))
-            await self._parts.paths.check(caller, account, sources)
+            await self._intake.check_places(caller, account, Places(remote_files=paths))
 
     async def set_remote_name(self, caller: Caller, job_id: str, index: int, remote_name: str) -> Outcome:
         """F4."""
+        self._download(caller, job_id)
         names.check_remote_name(remote_name)
-        await self._check_sources(caller, job_id, [remote_name])
+        await self._check_remote_files(caller, job_id, [remote_name])
 
         def rename(draft: Draft) -> Outcome:
             job = self._in_draft(draft, caller, job_id)
@@ -222,12 +172,12 @@ class Manager:
 
     async def replace_remote_prefix(self, caller: Caller, job_id: str, old: str, new: str) -> Outcome:
         """J40."""
+        job = self._download(caller, job_id)
         if not old or not new:
             raise BitsError("E_INVALIDARG", "neither the old nor the new prefix may be empty")
         if new.lower().startswith("file:"):
-            present = (file.remote_name for file in self._changeable(caller, job_id).files)
-            renamed = (names.replace_prefix(name, old, new) for name in present)
-            await self._check_sources(caller, job_id, [name for name in renamed if name is not None])
+            renamed = (names.replace_prefix(file.remote_name, old, new) for file in job.files)
+            await self._check_remote_files(caller, job_id, [name for name in renamed if name is not None])
 
         def rename(draft: Draft) -> Outcome:
             job = self._in_draft(draft, caller, job_id)
@@ -276,6 +226,15 @@ class Manager:
 
     async def resume(self, caller: Caller, job_id: str) -> Outcome:
         """J5."""
+        job = self._changeable(caller, job_id)
+        if job.type is JobType.UPLOAD_REPLY and job.reply is None and not job.state.is_final:
+            try:
+                account = self._parts.tokens.file_account(job)
+            except BitsError as error:
+                # The job will say so itself when it runs.
+                log.debug("action=reply-place-not-checked job=%s reason=%s", job_id, error.name)
+            else:
+                await self._check_generated(caller, account, job)
         return await self._verb(caller, job_id, Resume())
 
     async def suspend(self, caller: Caller, job_id: str) -> Outcome:
@@ -378,6 +337,7 @@ class Manager:
             self._parts.environment(),
             ahead=self._parts.background_running(),
             trouble=self._parts.conductor.trouble(job_id),
+            received_bytes=self.received_bytes(job),
         )
         way = self.way(job)
         return replace(gate, sentence=f"{gate.sentence}; it goes {way}") if way and job.state.is_active else gate
@@ -452,6 +412,12 @@ class Manager:
 
     # --- parts ------------------------------------------------------------------------------------------
 
+    def _download(self, caller: Caller, job_id: str) -> Job:
+        """A job that the caller may change, of the one type whose remote names can be changed (F4, J40)."""
+        job = self._changeable(caller, job_id)
+        uploads.refuse_for_upload(job, "remote names can be changed")
+        return job
+
     def _changeable(self, caller: Caller, job_id: str) -> Job:
         job = self.get_job(caller, job_id)
         access.may_change(caller, job.owner)
@@ -468,11 +434,6 @@ class Manager:
 
 def _no_such_job() -> BitsError:
     return BitsError("BG_E_NOT_FOUND", "there is no such job: 'bits list' shows what there is")
-
-
-def _sources(remote_names: Iterable[str]) -> list[str]:
-    """The paths of those that are file: names."""
-    return [names.file_path(name) for name in remote_names if name.lower().startswith("file:")]
 
 
 def _file(job: Job, index: int) -> File:

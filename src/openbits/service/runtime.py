@@ -36,6 +36,7 @@ from openbits.service.dispatcher import Dispatcher
 from openbits.service.farewells import Farewells
 from openbits.service.feed import Feed
 from openbits.service.helpertokens import HelperTokens
+from openbits.service.intake import Intake
 from openbits.service.ledger import RETRY_FULL_STORE_S, Committed, Ledger
 from openbits.service.logon.logon import Logon
 from openbits.service.logon.people import People
@@ -51,6 +52,7 @@ from openbits.service.services import Services
 from openbits.service.tasks import Tasks
 from openbits.service.terms import Terms
 from openbits.service.tickets import MachineTickets
+from openbits.service.uploads import Replies
 from openbits.service.workers import WorkerPool
 from openbits.store.records import EventPrune
 from openbits.store.store import OpenReport, Store
@@ -158,6 +160,7 @@ class Runtime:
         self._progress_timer: asyncio.TimerHandle | None = None
         self._starting = True
         self._stopping = False
+        intake = Intake(configuration=lambda: self.configuration, paths=self.paths, pool=self.pool)
         self.manager = Manager(
             Parts(
                 configuration=lambda: self.configuration,
@@ -165,9 +168,8 @@ class Runtime:
                 administrators_gid=self.administrators_gid,
                 ledger=self.ledger,
                 conductor=self.conductor,
-                paths=self.paths,
+                intake=intake,
                 tokens=self.tokens,
-                pool=self.pool,
                 feed=self.feed,
                 store=self._store,
                 health=self.health,
@@ -188,6 +190,7 @@ class Runtime:
             manager=self.manager,
             ownership=self.ownership,
             proxies=self.proxies,
+            replies=Replies(ledger=self.ledger, intake=intake, tokens=self.tokens, pool=self.pool),
             tokens=self.tokens,
         )
 

@@ -9,6 +9,7 @@ from openbits.service.helpertokens import HelperTokens
 from openbits.service.manager import Manager
 from openbits.service.ownership import Ownership
 from openbits.service.proxies import AccountProxies
+from openbits.service.uploads import Replies
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,4 +20,5 @@ class Services:
     credentials: CredentialCalls
     ownership: Ownership
     proxies: AccountProxies
+    replies: Replies
     tokens: HelperTokens

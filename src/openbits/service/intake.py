@@ -1,0 +1,192 @@
+"""Files that are to become part of a job: what a caller names is checked here, before anything is written down.
+
+What is downloaded must have a place that the account which opens the job's files may write to; what is uploaded must
+be a file that it may read.  Only a worker with that account's rights can tell.
+"""
+
+from __future__ import annotations
+
+import functools
+import posixpath
+import secrets
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+from openbits.core import names, quotas, uploads
+from openbits.core.model import Caller, File, Identity, Job, JobType, Owner
+from openbits.errors import BitsError
+from openbits.frames.codec import units
+from openbits.frames.worker import CheckSources, FileResult
+from openbits.service.calls import NewFile
+from openbits.service.configuration import Configuration
+from openbits.service.mounts import Paths
+from openbits.service.worker import Worker, WorkerGone, chunked
+from openbits.service.workers import WorkerPool
+
+CHECK_ATTEMPTS: Final = 3
+_T = TypeVar("_T")
+
+
+@dataclass(slots=True)
+class Places:
+    """What is asked of an account's worker: where it may create files, and what it may read."""
+
+    directories: list[str] = field(default_factory=list)
+    sources: list[str] = field(default_factory=list)
+    """Files that are uploaded."""
+    remote_files: list[str] = field(default_factory=list)
+    """Files of this machine that are downloaded: whether they are there shows when the job runs."""
+
+    def __bool__(self) -> bool:
+        return bool(self.directories or self.sources or self.remote_files)
+
+    @property
+    def paths(self) -> list[str]:
+        """All of them, each once."""
+        return list(dict.fromkeys([*self.directories, *self.sources, *self.remote_files]))
+
+
+def places_of(jobs: Iterable[tuple[JobType, Sequence[File]]]) -> Places:
+    """What the files of these jobs need."""
+    places = Places()
+    for job_type, files in jobs:
+        for file in files:
+            local = names.file_path(file.remote_name) if file.remote_name.lower().startswith("file:") else None
+            if job_type is JobType.DOWNLOAD:
+                places.directories.append(posixpath.dirname(file.local_name))
+                places.remote_files += [] if local is None else [local]
+            else:
+                places.sources.append(file.local_name)
+                places.directories += [] if local is None else [posixpath.dirname(local)]
+    places.directories = list(dict.fromkeys(places.directories))
+    return places
+
+
+class Intake:
+    """See the module's rule."""
+
+    def __init__(self, *, configuration: Callable[[], Configuration], paths: Paths, pool: WorkerPool) -> None:
+        self._configuration = configuration
+        self._paths = paths
+        self._pool = pool
+
+    def __repr__(self) -> str:
+        return "<Intake>"
+
+    def checked_files(self, caller: Caller, job: Job, files: Sequence[NewFile]) -> tuple[File, ...]:
+        """Return the files as parts of `job`. Raises E_INVALIDARG, E_NOTIMPL, BG_E_TOO_MANY_FILES …"""
+        if job.is_upload:
+            # First of all: what is too many is refused whatever else is wrong with it (J2).
+            uploads.refuse_second_file(job, len(files))
+        make = self._source if job.is_upload else self._target
+        checked = tuple(make(caller, job, file) for file in files)
+        self.check_new_files(caller, job, checked)
+        return checked
+
+    def check_new_files(self, caller: Caller, job: Job, added: Sequence[File]) -> None:
+        """Whether a job may have these files too. Raises BG_E_TOO_MANY_FILES_IN_JOB, E_INVALIDARG."""
+        quotas.check_new_files(self._configuration().quotas, caller, new=len(added), present=len(job.files))
+        taken = {file.local_name for file in job.files}
+        for file in added:
+            if file.local_name in taken:
+                raise BitsError("E_INVALIDARG", f"the job has two files with the local name {file.local_name}")
+            taken.add(file.local_name)
+
+    def _target(self, caller: Caller, job: Job, new: NewFile) -> File:
+        names.check_remote_name(new.remote_name)
+        names.check_local_name(new.local_name)
+        ranges = new.ranges or ()
+        if new.ranges is not None:
+            names.check_ranges(new.ranges, quotas.range_limit(self._configuration().quotas, caller))
+            if new.remote_name.lower().startswith("file:"):
+                raise BitsError("E_INVALIDARG", "byte ranges can be fetched over http and https only")
+            if job.settings.dynamic_content:
+                raise BitsError(
+                    "BG_E_UNSUPPORTED_JOB_CONFIGURATION", "a job with dynamic_content cannot fetch byte ranges"
+                )
+        if job.settings.high_performance:
+            temporary = new.local_name
+        else:
+            temporary = names.temporary_name(new.local_name, secrets.token_hex(8))
+        return File(
+            remote_name=new.remote_name,
+            local_name=new.local_name,
+            temporary_name=temporary,
+            ranges=ranges,
+            checksum=names.check_checksum(new.checksum) if new.checksum is not None else None,
+        )
+
+    def _source(self, _caller: Caller, job: Job, new: NewFile) -> File:
+        if new.ranges is not None:
+            uploads.refuse_for_upload(job, "byte ranges can be fetched")
+        if new.checksum is not None:
+            uploads.refuse_for_upload(job, "checksums are verified")
+        names.check_remote_name(new.remote_name)
+        names.check_local_name(new.local_name)
+        if new.remote_name.lower().startswith("file:"):
+            _check_local_target(job, names.file_path(new.remote_name), new.local_name)
+        return File(remote_name=new.remote_name, local_name=new.local_name, temporary_name=new.local_name)
+
+    async def check_places(self, caller: Caller, account: Owner, places: Places) -> None:
+        """Whether `account`'s job may have these places, for `caller` who names them (D7, I4).
+
+        Raises E_INVALIDARG for a path that means something else to the service, E_ACCESSDENIED, ERROR_FILE_NOT_FOUND,
+        ERROR_PATH_NOT_FOUND ….
+        """
+        if not places:
+            return
+        await self._paths.check(caller, account, places.paths)
+        if places.directories:
+            _raise_first(await self._by_worker(account.identity, lambda w: w.check_directories(places.directories)))
+        if places.sources:
+            _raise_first(await self._by_worker(account.identity, lambda w: check_sources(w, places.sources)))
+
+    async def check_reply_place(self, caller: Caller, account: Owner, local_name: str) -> None:
+        """Whether a reply can stand there (J33). Raises E_ACCESSDENIED, ERROR_PATH_NOT_FOUND, E_INVALIDARG."""
+        try:
+            await self.check_places(caller, account, Places(directories=[posixpath.dirname(local_name)]))
+        except BitsError as error:
+            raise BitsError(error.name, f"{error.message}; the server's reply is to go there") from None
+
+    async def _by_worker(self, identity: Identity, ask: Callable[[Worker], Awaitable[_T]]) -> _T:
+        for _ in range(CHECK_ATTEMPTS):
+            try:
+                worker = await self._pool.get(identity)
+                with worker.held():
+                    return await ask(worker)
+            except WorkerGone:
+                continue
+        raise BitsError("E_FAIL", "the processes that work for this account end again and again")
+
+
+async def check_sources(worker: Worker, paths: Sequence[str]) -> list[FileResult]:
+    """Ask whether the account may read these files, and whether they are files; return the refusals.
+
+    Raises WorkerGone.
+    """
+    refusals: list[FileResult] = []
+    for chunk in chunked(list(paths), units):
+        refusals += await worker.results_of(functools.partial(_sources_order, tuple(chunk)))
+    return refusals
+
+
+def _sources_order(paths: tuple[str, ...], operation: int) -> CheckSources:
+    return CheckSources(operation=operation, paths=paths)
+
+
+def _check_local_target(job: Job, target: str, source: str) -> None:
+    """An upload to a file of this machine (M7, D9)."""
+    if job.type is JobType.UPLOAD_REPLY:
+        raise BitsError("E_INVALIDARG", "only web servers reply: the remote name must be http or https")
+    try:
+        names.check_local_name(target)
+    except BitsError as error:
+        raise BitsError("E_INVALIDARG", f"the remote name is no place for a file: {error.message}") from None
+    if target == source:
+        raise BitsError("E_INVALIDARG", "the file would be uploaded to where it is: name another place")
+
+
+def _raise_first(refusals: Sequence[FileResult]) -> None:
+    if refusals:
+        raise BitsError(refusals[0].error, refusals[0].message)
