@@ -172,6 +172,13 @@ class Step:
     effects: tuple[Effect, ...] = field(default=())
 
 
+class IllegalEvent(Exception):
+    """The edge told of something that the conversation did not ask for."""
+
+    def __init__(self, event: Event, awaited: str) -> None:
+        super().__init__(f"{type(event).__name__} came while the conversation waits for {awaited}")
+
+
 class Conversation(Protocol):
     """The client's side of one protocol; `protocol` is its name in `bits put --protocol`."""
 

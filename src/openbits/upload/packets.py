@@ -22,6 +22,7 @@ METHOD_OVERRIDE: Final = "X-HTTP-Method-Override"
 """With POST, for clients that cannot send the method."""
 PROTOCOL: Final = uuid.UUID("7df0354d-249b-430f-820d-3d2a9bef4931")
 """BITS 1.5 upload: the only protocol there is."""
+NO_PROTOCOL: Final = uuid.UUID(int=0)
 
 HEADER_LIMIT: Final = 4_096
 SIZE_LIMIT: Final = 2**63 - 1
@@ -138,6 +139,7 @@ class Ack:
     status: int
     session_id: str = ""
     protocol: uuid.UUID | None = None
+    """None when there is no BITS-Protocol; NO_PROTOCOL when what it says is no GUID."""
     host_id: str = ""
     host_id_fallback_timeout_s: int | None = None
     """None: the client never falls back to the first host."""
@@ -150,8 +152,8 @@ class Ack:
 
     @property
     def is_success(self) -> bool:
-        """Whether the packet did what it asks for; Create-Session may be answered by 201 (U41)."""
-        return self.status in (200, 201)
+        """Whether the packet did what it asks for: 200, and 201 for Create-Session (U41); no server says others."""
+        return 200 <= self.status <= 299
 
 
 # --- requests ----------------------------------------------------------------------------------
@@ -271,6 +273,7 @@ def parse_ack(status: int, headers: Iterable[tuple[str, str]]) -> Ack | None:
     if fields.get(PACKET_TYPE.lower(), "").lower() != ACK.lower():
         return None
     session_id = fields.get(SESSION_ID.lower(), "")
+    protocol = fields.get(PROTOCOL_HEADER.lower())
     timeout_s = _parse_timeout(fields.get(HOST_ID_FALLBACK_TIMEOUT.lower(), ""))
     error = parse_hex(fields.get(ERROR_CODE.lower(), ""))
     if error is None:
@@ -278,7 +281,7 @@ def parse_ack(status: int, headers: Iterable[tuple[str, str]]) -> Ack | None:
     return Ack(
         status=status,
         session_id=session_id if is_session_id(session_id) else "",
-        protocol=parse_guid(fields.get(PROTOCOL_HEADER.lower(), "")),
+        protocol=None if protocol is None else parse_guid(protocol) or NO_PROTOCOL,
         host_id=fields.get(HOST_ID.lower(), ""),
         host_id_fallback_timeout_s=timeout_s,
         received_bytes=parse_received(fields.get(RECEIVED_CONTENT_RANGE.lower(), "")),
