@@ -14,6 +14,7 @@ from openbits.api.credential_handlers import CredentialHandlers
 from openbits.api.openapi import describe
 from openbits.api.ownership_handlers import OwnershipHandlers
 from openbits.api.proxy_handlers import ProxyHandlers
+from openbits.api.reply_handlers import ReplyHandlers
 from openbits.api.token_handlers import TokenHandlers
 from openbits.core.model import Caller
 from openbits.errors import BitsError, by_hresult, error_code
@@ -25,7 +26,7 @@ EVENTS_PER_READ = 1000
 HEARTBEAT_S = 15.0
 
 
-class Handlers(TokenHandlers, OwnershipHandlers, ProxyHandlers, CredentialHandlers):
+class Handlers(TokenHandlers, OwnershipHandlers, ProxyHandlers, CredentialHandlers, ReplyHandlers):
     """One method for each row of api.routes.ROUTES."""
 
     # --- the service ----------------------------------------------------------------------------------

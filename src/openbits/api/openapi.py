@@ -47,7 +47,9 @@ def describe() -> dict[str, Any]:
 
 
 def _answers(route: Route) -> tuple[Any, ...]:
-    return route.answer if isinstance(route.answer, tuple) else (route.answer,)
+    """The types of the answers; of bytes there is nothing to say but their media type."""
+    answers = route.answer if isinstance(route.answer, tuple) else (route.answer,)
+    return tuple(answer for answer in answers if answer is not bytes)
 
 
 def _operation(route: Route, by_type: dict[Any, dict[str, Any]]) -> dict[str, Any]:
@@ -57,6 +59,7 @@ def _operation(route: Route, by_type: dict[Any, dict[str, Any]]) -> dict[str, An
     ]
     parameters += [_query(parameter) for parameter in route.query]
     answers = [by_type[answer] for answer in _answers(route)]
+    content = {"schema": answers[0] if len(answers) == 1 else {"anyOf": answers}} if answers else {}
     operation: dict[str, Any] = {
         "operationId": route.handler,
         "summary": route.text,
@@ -64,7 +67,7 @@ def _operation(route: Route, by_type: dict[Any, dict[str, Any]]) -> dict[str, An
         "responses": {
             str(route.status): {
                 "description": "done",
-                "content": {route.media_type: {"schema": answers[0] if len(answers) == 1 else {"anyOf": answers}}},
+                "content": {route.media_type: content},
             },
             "default": {
                 "description": "an error of BITS",

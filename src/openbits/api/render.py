@@ -10,13 +10,25 @@ import msgspec
 
 from openbits.api import wire
 from openbits.core import access
-from openbits.core.model import Caller, File, Job, JobError, JobState, JobType, Owner, Priority
+from openbits.core.model import (
+    REPLY_INDEX,
+    UPLOAD_INDEX,
+    Caller,
+    File,
+    Job,
+    JobError,
+    JobState,
+    JobType,
+    Owner,
+    Priority,
+)
 from openbits.core.names import public_url
 from openbits.core.ownership import integrity_level
 from openbits.errors import BitsError
 from openbits.service.calls import Outcome
 from openbits.service.manager import Manager
 from openbits.service.records import EventRecord, ProgressReport
+from openbits.service.uploads import ReplyTooLarge
 
 _TYPES: dict[JobType, wire.JobTypeName] = {
     JobType.DOWNLOAD: "download",
@@ -69,9 +81,11 @@ def error_of(job: Job) -> JobError | None:
 
 def error_out(job: Job, error: JobError) -> wire.ErrorOut:
     """Render a job's error."""
-    file = None
-    if error.file_index is not None and error.file_index < len(job.files):
-        file = job.files[error.file_index]
+    file = remote = None
+    if error.file_index is not None and error.file_index < job.part_count:
+        file = job.part(error.file_index)
+        # A reply comes from where the file went, from an address that means nothing to anybody (E6).
+        remote = file.remote_name or job.files[UPLOAD_INDEX].remote_name
     return wire.ErrorOut(
         code=error.name,
         hresult=error.code.hresult,
@@ -79,8 +93,8 @@ def error_out(job: Job, error: JobError) -> wire.ErrorOut:
         context_code=int(error.context),
         message=error.message,
         protocol=error.protocol,
-        file=error.file_index,
-        remote_name=public_url(file.remote_name) if file else None,
+        file=None if file is job.reply else error.file_index,
+        remote_name=public_url(remote) if remote else None,
         local_name=file.local_name if file else None,
     )
 
@@ -112,6 +126,7 @@ def _job_fields(manager: Manager, job: Job) -> dict[str, Any]:
         "transfer_completion_time": _iso_or_none(job.transferred_at),
         "retry_time": _iso_or_none(job.retry_at),
         "result": job.result or None,
+        "reply": None if job.reply is None else file_out(manager, job, REPLY_INDEX),
     }
 
 
@@ -149,6 +164,7 @@ def job_detail(manager: Manager, job: Job, caller: Caller) -> wire.JobDetail:
         proxy_usage=settings.proxy_usage,
         proxy_list=settings.proxy_list or None,
         proxy_bypass_list=settings.proxy_bypass_list or None,
+        upload_protocol=settings.upload_protocol,
     )
     helper = manager.helper_of(job)
     return wire.JobDetail(
@@ -164,8 +180,8 @@ def job_detail(manager: Manager, job: Job, caller: Caller) -> wire.JobDetail:
 
 
 def file_out(manager: Manager, job: Job, index: int) -> wire.FileOut:
-    """Render a file."""
-    file: File = job.files[index]
+    """Render a file, or the reply."""
+    file: File = job.part(index)
     return wire.FileOut(
         index=index,
         remote_name=public_url(file.remote_name),
@@ -181,6 +197,18 @@ def file_out(manager: Manager, job: Job, index: int) -> wire.FileOut:
         resumable=file.resumable,
         restarts=file.restarts,
         response_headers=file.response_headers,
+    )
+
+
+def reply_out(manager: Manager, job: Job) -> wire.ReplyOut:
+    """Render what is known of a reply."""
+    reply = job.reply
+    if reply is None:
+        return wire.ReplyOut(file_name=None, bytes_total=None, bytes_transferred=0)
+    return wire.ReplyOut(
+        file_name=reply.local_name,
+        bytes_total=reply.bytes_total,
+        bytes_transferred=manager.file_received_bytes(job, REPLY_INDEX),
     )
 
 
@@ -224,4 +252,5 @@ def problem(error: BitsError, status: int | None = None) -> wire.Problem:
         code=code.name,
         hresult=code.hresult,
         exit_code=int(code.exit_code),
+        reply_bytes=error.size_bytes if isinstance(error, ReplyTooLarge) else msgspec.UNSET,
     )

@@ -114,6 +114,7 @@ def new_job(body: wire.JobIn) -> NewJob:
         settings=body.settings,
         files=[new_file(file) for file in body.files],
         resume=body.resume,
+        reply_file_name=body.reply_file_name or "",
     )
 
 

@@ -78,7 +78,7 @@ ROUTES: tuple[Route, ...] = (
         method="POST",
         path="/v1/jobs",
         handler="create_job",
-        text="Create a job; with files and `resume`, a whole download (M1, J2, J5).",
+        text="Create a job; with files and `resume`, a whole download or upload (M1, J2, J5).",
         body=wire.JobIn,
         answer=wire.Created,
         status=201,
@@ -177,6 +177,29 @@ ROUTES: tuple[Route, ...] = (
         handler="take_ownership",
         text="The job becomes the caller's, who must be an administrator (J24, I8).",
         answer=wire.VerbResult,
+    ),
+    Route(
+        method="GET",
+        path=f"{_JOB}/reply",
+        handler="get_reply",
+        text="Name and progress of the reply to an upload-reply job (J31, J34).",
+        answer=wire.ReplyOut,
+    ),
+    Route(
+        method="PUT",
+        path=f"{_JOB}/reply",
+        handler="set_reply_file_name",
+        text="Set where the reply is to stand, until it begins to come (J33).",
+        body=wire.ReplyNameIn,
+        answer=wire.VerbResult,
+    ),
+    Route(
+        method="GET",
+        path=f"{_JOB}/reply/data",
+        handler="get_reply_data",
+        text="The reply itself, of at most 1 MiB, once the job is TRANSFERRED; empty if there is none (J32).",
+        answer=bytes,
+        media_type="application/octet-stream",
     ),
     Route(
         method="GET", path=f"{_JOB}/error", handler="get_error", text="Why the job failed (J12).", answer=wire.ErrorOut

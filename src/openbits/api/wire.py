@@ -77,6 +77,7 @@ class SettingsIn(Request):
     proxy_usage: str | msgspec.UnsetType = msgspec.UNSET
     proxy_list: str | msgspec.UnsetType | None = msgspec.UNSET
     proxy_bypass_list: str | msgspec.UnsetType | None = msgspec.UNSET
+    upload_protocol: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class ProxySettingsIn(Request):
@@ -89,7 +90,7 @@ class ProxySettingsIn(Request):
 
 
 class JobIn(Request):
-    """A job to create; with files and `resume` it is a whole download in one call, all or nothing."""
+    """A job to create; with files and `resume` it is a whole download or upload in one call, all or nothing."""
 
     name: str
     type: JobTypeName = "download"
@@ -97,6 +98,8 @@ class JobIn(Request):
     """Properties by name, as in SettingsIn; `name` stands beside them, not among them."""
     files: Annotated[list[FileIn], msgspec.Meta(max_length=MAX_FILES_PER_CALL)] = []
     resume: bool = False
+    reply_file_name: str | None = None
+    """Where the reply of an upload-reply job goes (J33); null: it gets a name when the job is resumed."""
 
 
 class JobsIn(Request):
@@ -132,6 +135,12 @@ class PrefixIn(Request):
 
     old: str
     new: str
+
+
+class ReplyNameIn(Request):
+    """SetReplyFileName (J33); null or empty: a name is generated when the job is resumed."""
+
+    file_name: str | None
 
 
 class HelperFlagsIn(Request):
@@ -178,6 +187,7 @@ class ErrorOut(Response):
     message: str
     protocol: str | None
     file: int | None
+    """Which file it is about; null for none, and for the reply."""
     remote_name: str | None
     local_name: str | None
 
@@ -232,6 +242,8 @@ class SettingsOut(Response):
     proxy_list: str | None
     proxy_bypass_list: str | None
     """None for anyone but the owner (A2)."""
+    upload_protocol: str
+    """`bits`, `tus`, `ietf`, `put`, or `auto`, which asks the server; it means nothing to downloads."""
 
 
 class CredentialOut(Response):
@@ -264,6 +276,8 @@ class JobOut(Response):
     retry_time: str | None
     result: str | None
     """How Complete or Cancel ended (a name of the error table); null before."""
+    reply: FileOut | None
+    """What the server replies to an upload-reply job (J31, J34); null before it has a name, and for other jobs."""
 
 
 class JobDetail(JobOut):
@@ -308,6 +322,14 @@ class FilePage(Response):
 
     files: list[FileOut]
     next: int | None
+
+
+class ReplyOut(Response):
+    """Name and progress of a reply (J31, J34): `bytes_total` is null until it has begun to come (E6)."""
+
+    file_name: str | None
+    bytes_total: int | None
+    bytes_transferred: int
 
 
 class Created(Response):
@@ -390,6 +412,8 @@ class Problem(Response):
     code: str
     hresult: int
     exit_code: int
+    reply_bytes: int | msgspec.UnsetType = msgspec.UNSET
+    """With BG_E_TOO_LARGE: how large the reply is that was asked for (J32)."""
 
 
 class EventOut(Response):

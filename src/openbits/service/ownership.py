@@ -3,9 +3,11 @@
     hold the job still ▸ copy its temporary files ▸ ONE transaction {owner, temporary names} ▸ delete the old files
 
 The old owner's process opens each file, the new owner's makes one of its own: no privilege is used, and no path that
-one of them controls is followed by anybody else.  What would be left over after a crash is promised in the
-ledger before it is made, so that a start deletes it; until the transaction the old owner has all bytes, after it the
-new one.
+one of them controls is followed by anybody else.  What a job uploads stays where it is: the new owner must be able to
+read it there, and only the reply, as far as it is here, is handed over.
+
+What would be left over after a crash is promised in the ledger before it is made, so that a start deletes it; until
+the transaction the old owner has all bytes, after it the new one.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from openbits.frames.codec import units
 from openbits.frames.worker import AdoptFile, OpenForReading, SyncDirectories
 from openbits.service.calls import Outcome
 from openbits.service.helpertokens import HelperTokens
+from openbits.service.intake import Places, check_sources, places_of
 from openbits.service.ledger import Draft, Ledger
 from openbits.service.mounts import Paths
 from openbits.service.runs import Conductor
@@ -160,18 +163,16 @@ class Ownership:
         return outcome
 
     async def _check_paths(self, caller: Caller, owner: Owner, job: Job) -> None:
-        directories = list(
-            dict.fromkeys(posixpath.dirname(file.local_name) for file in job.files if not file.completed)
-        )
-        sources = [names.file_path(file.remote_name) for file in job.files if _is_source(file)]
-        problem = await self._paths.problem(caller, owner, [*directories, *sources])
+        places = _places(job)
+        problem = await self._paths.problem(caller, owner, places.paths)
         if problem is not None:
             raise BitsError("BG_E_NEW_OWNER_DIFF_MAPPING", problem)
-        if not directories:
+        if not places.directories and not places.sources:
             return
         worker = await self._pool.get(owner.identity)
         with worker.held():
-            refusals = await worker.check_directories(directories)
+            refusals = await worker.check_directories(places.directories) if places.directories else []
+            refusals = refusals or (await check_sources(worker, places.sources) if places.sources else [])
         if refusals:
             raise _no_access(owner, refusals[0].message)
 
@@ -268,7 +269,7 @@ class Ownership:
     ) -> Outcome:
         def change(draft: Draft) -> Job:
             present = self._check(caller, draft.get(job.id))
-            if [file.temporary_name for file in present.files] != [file.temporary_name for file in job.files]:
+            if [file.temporary_name for file in _parts(present)] != [file.temporary_name for file in _parts(job)]:
                 raise _JobChanged
             event = ChangeOwner(
                 owner=caller.as_owner(),
@@ -355,13 +356,23 @@ def _moves(job: Job) -> tuple[_Move, ...]:
             length=(file.bytes_total or 0) if file.transferred else file.bytes_transferred,
             has_content=file.transferred or file.bytes_transferred > 0,
         )
-        for index, file in enumerate(job.files)
+        for index, file in job.made_here
         if not file.completed
     )
 
 
-def _is_source(file: File) -> bool:
-    return not file.transferred and file.remote_name.lower().startswith("file:")
+def _places(job: Job) -> Places:
+    """What the new owner must be able to write to and to read, as far as the job is not done with it."""
+    places = places_of([(job.type, [file for file in job.files if not file.completed])])
+    if job.reply is not None and not job.reply.completed:
+        places.directories.append(posixpath.dirname(job.reply.local_name))
+    waiting = [file for file in job.files if not file.transferred]
+    places.remote_files = places_of([(job.type, waiting)]).remote_files
+    return places
+
+
+def _parts(job: Job) -> list[File]:
+    return [*job.files, *([job.reply] if job.reply is not None else [])]
 
 
 def _no_access(owner: Owner, clause: str) -> BitsError:
