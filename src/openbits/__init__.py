@@ -58,6 +58,7 @@ if TYPE_CHECKING:
         Priority,
         Progress,
         Range,
+        ReplyProgress,
         Result,
     )
     from openbits.errors import BitsError, ErrorContext
@@ -95,6 +96,7 @@ __all__ = [
     "ProxySettings",
     "ProxyUsage",
     "Range",
+    "ReplyProgress",
     "Result",
     "TokenFlags",
     "TokenOptions",

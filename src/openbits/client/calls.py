@@ -31,6 +31,24 @@ def _as_it_is(data: Any) -> Any:
     return data
 
 
+def decode_answer(answer: Answer) -> Any:
+    """Return the JSON of a good answer; raises the BitsError that a problem stands for."""
+    try:
+        data = json.loads(answer.body) if answer.body else None
+    except ValueError as error:
+        raise broken_call("its answer is not JSON") from error
+    if 200 <= answer.status < 300:
+        return data
+    raise error_of_problem(data, answer.status)
+
+
+def decode_bytes(answer: Answer) -> bytes:
+    """Return the bytes of a good answer; raises the BitsError that a problem stands for."""
+    if not 200 <= answer.status < 300:
+        decode_answer(answer)
+    return answer.body
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Call(Generic[T]):
     """One request; `repeatable` says that carrying it out twice is the same as once."""
@@ -40,6 +58,8 @@ class Call(Generic[T]):
     body: Mapping[str, Any] | None = None
     repeatable: bool = False
     parse: Callable[[Any], T] = _as_it_is
+    decode: Callable[[Answer], Any] = decode_answer
+    """What a good answer holds, for `parse`."""
 
     def __repr__(self) -> str:
         # Passwords travel in bodies, the capability of token options in a target: neither belongs into a log.
@@ -48,7 +68,9 @@ class Call(Generic[T]):
     def then(self, function: Callable[[T], U]) -> Call[U]:
         """Return the same call with `function` applied to its result."""
         parse = self.parse
-        return Call(self.method, self.target, self.body, self.repeatable, lambda data: function(parse(data)))
+        return Call(
+            self.method, self.target, self.body, self.repeatable, lambda data: function(parse(data)), self.decode
+        )
 
     def encode(self) -> bytes:
         """Return the bytes of the request.
@@ -62,22 +84,11 @@ class Call(Generic[T]):
 
     def result(self, answer: Answer) -> T:
         """Read the answer; raises BitsError."""
-        data = decode_answer(answer)
+        data = self.decode(answer)
         try:
             return self.parse(data)
         except (KeyError, TypeError, ValueError) as error:
             raise broken_call("its answer has another shape than this client knows") from error
-
-
-def decode_answer(answer: Answer) -> Any:
-    """Return the JSON of a good answer; raises the BitsError that a problem stands for."""
-    try:
-        data = json.loads(answer.body) if answer.body else None
-    except ValueError as error:
-        raise broken_call("its answer is not JSON") from error
-    if 200 <= answer.status < 300:
-        return data
-    raise error_of_problem(data, answer.status)
 
 
 def error_of_problem(data: Any, status: int) -> BitsError:
@@ -177,6 +188,7 @@ def job_in(
     settings: Mapping[str, Any] | None = None,
     files: Sequence[Json] = (),
     resume: bool = False,
+    reply_file_name: str | None = None,
 ) -> Json:
     """Return a JobIn."""
     data: Json = {"name": name, "type": job_type}
@@ -186,6 +198,8 @@ def job_in(
         data["files"] = list(files)
     if resume:
         data["resume"] = True
+    if reply_file_name is not None:
+        data["reply_file_name"] = reply_file_name
     return data
 
 
@@ -340,6 +354,25 @@ def why(job_id: str) -> Call[Json]:
 def replace_remote_prefix(job_id: str, old: str, new: str) -> Call[Json]:
     """J40."""
     return Call("POST", f"{_job_path(job_id)}/replace-remote-prefix", {"old": old, "new": new})
+
+
+# What a server replies to an upload (J31–J34).
+
+
+def reply(job_id: str) -> Call[Json]:
+    """ReplyOut."""
+    return Call("GET", f"{_job_path(job_id)}/reply", repeatable=True)
+
+
+def set_reply_file_name(job_id: str, file_name: str | None) -> Call[Json]:
+    """J33."""
+    return Call("PUT", f"{_job_path(job_id)}/reply", {"file_name": file_name}, repeatable=True)
+
+
+def reply_data(job_id: str) -> Call[bytes | None]:
+    """J32; None where the server has not replied anything."""
+    target = f"{_job_path(job_id)}/reply/data"
+    return Call("GET", target, repeatable=True, parse=lambda data: data or None, decode=decode_bytes)
 
 
 # Helper tokens (T1–T4).

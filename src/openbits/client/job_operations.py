@@ -33,12 +33,14 @@ from openbits.client.values import (
     Priority,
     Progress,
     Range,
+    ReplyProgress,
     Result,
     error_from,
     file_from,
     job_from,
     owner_from,
     progress_from,
+    reply_progress_from,
     times_from,
 )
 from openbits.errors import BitsError
@@ -49,7 +51,7 @@ TokenOptionsT = TypeVar("TokenOptionsT")
 
 
 class JobOperations(Generic[FileT, ErrorT, TokenOptionsT]):
-    """IBackgroundCopyJob to IBackgroundCopyJob5 (inventory section 2), as far as downloads go."""
+    """IBackgroundCopyJob to IBackgroundCopyJob5 (inventory section 2)."""
 
     def __init__(self, session: Any, job_id: str) -> None:
         self._session = session
@@ -97,11 +99,12 @@ class JobOperations(Generic[FileT, ErrorT, TokenOptionsT]):
     def add_file(
         self, remote_name: str, local_name: str | os.PathLike[str], checksum: str | None = None
     ) -> Call[Result]:
-        """Add a file (J1): a URL and an absolute local path. Not running, a job needs Resume to fetch it.
+        """Add a file (J1): a URL and an absolute local path. Not running, a job needs Resume to transfer it.
 
-        `checksum` (`sha256:HEX`, `sha512:HEX`) must match before the job is TRANSFERRED. Raises E_INVALIDARG,
-        E_ACCESSDENIED (the directory may not be written to), BG_E_TOO_MANY_FILES, BG_E_TOO_MANY_FILES_IN_JOB,
-        BG_E_INVALID_STATE.
+        A download is written to the path, an upload, which has one file only, is read from it. `checksum`
+        (`sha256:HEX`, `sha512:HEX`) must match before a download is TRANSFERRED. Raises E_INVALIDARG, E_ACCESSDENIED
+        (the directory may not be written to, or the source not be read), ERROR_FILE_NOT_FOUND (there is no source),
+        BG_E_TOO_MANY_FILES, BG_E_TOO_MANY_FILES_IN_JOB, BG_E_INVALID_STATE.
         """
         spec = FileSpec(remote_name=remote_name, local_name=local_path(local_name), checksum=checksum)
         return calls.add_files(self._id, [file_json(spec)]).then(result_of)
@@ -122,7 +125,7 @@ class JobOperations(Generic[FileT, ErrorT, TokenOptionsT]):
         """Add parts of a file (J41): they are written back to back, in the order given.
 
         A length of LENGTH_TO_EOF reaches to the end. Raises E_INVALIDARG (no ranges), BG_E_INVALID_RANGE,
-        BG_E_OVERLAPPING_RANGES, BG_E_TOO_MANY_RANGES_IN_FILE.
+        BG_E_OVERLAPPING_RANGES, BG_E_TOO_MANY_RANGES_IN_FILE, E_NOTIMPL (not a download).
         """
         wanted = tuple(one if isinstance(one, Range) else Range(*one) for one in ranges)
         if not wanted:
@@ -167,12 +170,15 @@ class JobOperations(Generic[FileT, ErrorT, TokenOptionsT]):
 
     @operation
     def cancel(self) -> Call[Result]:
-        """Delete the job and everything it has fetched (J6). May give BG_S_UNABLE_TO_DELETE_FILES."""
+        """Delete the job and everything it has fetched (J6). May give BG_S_UNABLE_TO_DELETE_FILES.
+
+        The server of an upload is told in the background, for up to a day; a file that it has whole stays there.
+        """
         return calls.cancel(self._id).then(result_of)
 
     @operation
     def complete(self) -> Call[Result]:
-        """Give the finished files their names and end the job (J7).
+        """Give the finished files their names and end the job (J7); an upload only when it is TRANSFERRED.
 
         May give BG_S_PARTIAL_COMPLETE or BG_S_UNABLE_TO_DELETE_FILES. Raises the error of a file that could not be
         renamed; the job then stays, and Complete may be called again.
@@ -187,6 +193,41 @@ class JobOperations(Generic[FileT, ErrorT, TokenOptionsT]):
         BG_E_INVALID_STATE (final), BG_E_NEW_OWNER_NO_FILE_ACCESS, BG_E_NEW_OWNER_DIFF_MAPPING.
         """
         return calls.take_ownership(self._id).then(result_of)
+
+    # What the server replies to an upload.
+
+    @operation
+    def set_reply_file_name(self, path: str | os.PathLike[str] | None) -> Call[Result]:
+        """Set where the server's reply is to stand (J33): an absolute path; until the reply begins to come.
+
+        None, or "": beside the file that is uploaded, under a name that Resume generates. Raises E_NOTIMPL (not an
+        upload-reply job), E_INVALIDARG, E_ACCESSDENIED and ERROR_PATH_NOT_FOUND (nothing can be written there),
+        BG_E_INVALID_STATE (the reply has begun to come, or the job has ended).
+        """
+        return calls.set_reply_file_name(self._id, None if path is None else local_path(path)).then(result_of)
+
+    @operation
+    def get_reply_file_name(self) -> Call[str | None]:
+        """Return where the reply is to stand (J34), and stands after Complete; None before it has a name.
+
+        Raises E_NOTIMPL (not an upload-reply job).
+        """
+        return calls.reply(self._id).then(lambda data: None if data["file_name"] is None else str(data["file_name"]))
+
+    @operation
+    def get_reply_progress(self) -> Call[ReplyProgress]:
+        """Return how much of the reply is here (J31). Raises E_NOTIMPL (not an upload-reply job)."""
+        return calls.reply(self._id).then(reply_progress_from)
+
+    @operation
+    def get_reply_data(self) -> Call[bytes | None]:
+        """Return the reply of a job that is TRANSFERRED or completed (J32); None where the server sent nothing.
+
+        Raises E_NOTIMPL (not an upload-reply job), BG_E_INVALID_STATE (too early, or cancelled), BG_E_TOO_LARGE (more
+        than 1 MiB; `get_reply_progress` says how much), E_ACCESSDENIED and ERROR_FILE_NOT_FOUND (the owner cannot
+        read it any more).
+        """
+        return calls.reply_data(self._id)
 
     # As whom it meets the network.
 
@@ -259,7 +300,7 @@ class JobOperations(Generic[FileT, ErrorT, TokenOptionsT]):
 
     @operation
     def get_progress(self) -> Call[Progress]:
-        """Return bytes and files, in all and transferred (J9)."""
+        """Return bytes and files, in all and transferred (J9); of an upload, what the server has acknowledged."""
         return calls.job(self._id).then(progress_from)
 
     @operation
@@ -380,7 +421,7 @@ class JobOperations(Generic[FileT, ErrorT, TokenOptionsT]):
         """Set a property by the name that `bits set` takes (J60–J64 and ours).
 
         `cost_flags`, `notification_clsid`, `dynamic_content`, `high_performance`, `max_download_size`,
-        `strict_http`, `file_concurrency`, `stall_timeout`, `umask`, `custom_headers`. Raises
+        `strict_http`, `file_concurrency`, `stall_timeout`, `umask`, `custom_headers`, `upload_protocol`. Raises
         BG_E_UNKNOWN_PROPERTY_ID, BG_E_READ_ONLY_PROPERTY_AFTER_ADDFILE, …_AFTER_RESUME.
         """
         return self._set(**{name: value})

@@ -66,7 +66,8 @@ class ManagerOperations(Generic[JobT]):
     ) -> Call[JobT]:
         """Create a job (M1). It starts SUSPENDED, with priority NORMAL, and belongs to the caller.
 
-        `settings` are properties as `bits set` names them. The caller's umask goes along, for the files.
+        An UPLOAD or UPLOAD_REPLY job takes exactly one file (M7). `settings` are properties as `bits set` names
+        them. The caller's umask goes along, for the files.
         Raises E_INVALIDARG (no name, or more than 256 characters), BG_E_TOO_MANY_JOBS_PER_USER,
         BG_E_TOO_MANY_JOBS_PER_MACHINE.
         """

@@ -50,4 +50,5 @@ def job_json(spec: JobSpec) -> Json:
         settings=default_settings(spec.settings),
         files=[file_json(one) for one in spec.files],
         resume=spec.resume,
+        reply_file_name=None if spec.reply_file_name is None else local_path(spec.reply_file_name),
     )

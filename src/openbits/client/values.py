@@ -119,6 +119,8 @@ class JobSpec:
     settings: Mapping[str, Any] | None = None
     files: tuple[FileSpec, ...] = ()
     resume: bool = False
+    reply_file_name: str | None = None
+    """Where the reply of an UPLOAD_REPLY job goes (J33)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +152,17 @@ class FileProgress:
     bytes_total: int | None
     bytes_transferred: int
     completed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplyProgress:
+    """BG_JOB_REPLY_PROGRESS (J31): `bytes_total` is None until the reply has begun to come, which tells errors apart.
+
+    An error with the context REMOTE_FILE is one of the upload until then, and one of the reply afterwards (E6).
+    """
+
+    bytes_total: int | None
+    bytes_transferred: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,6 +213,24 @@ class JobErrorInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FileInfo:
+    """A file of a job at one moment (inventory section 3)."""
+
+    index: int
+    remote_name: str
+    local_name: str
+    temporary_name: str
+    progress: FileProgress
+    transferred: bool
+    ranges: tuple[Range, ...]
+    checksum: str | None
+    validation_state: bool | None
+    resumable: bool | None
+    restarts: int
+    response_headers: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobInfo:
     """A job at one moment, as lists and events show it."""
 
@@ -216,24 +247,8 @@ class JobInfo:
     error_count: int
     retry_time: datetime | None
     result: Result | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileInfo:
-    """A file of a job at one moment (inventory section 3)."""
-
-    index: int
-    remote_name: str
-    local_name: str
-    temporary_name: str
-    progress: FileProgress
-    transferred: bool
-    ranges: tuple[Range, ...]
-    checksum: str | None
-    validation_state: bool | None
-    resumable: bool | None
-    restarts: int
-    response_headers: str
+    reply: FileInfo | None = None
+    """What the server replies to an UPLOAD_REPLY job; None before it has a name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -270,6 +285,11 @@ def progress_from(data: Json) -> Progress:
         files_total=data["files_total"],
         files_transferred=data["files_transferred"],
     )
+
+
+def reply_progress_from(data: Json) -> ReplyProgress:
+    """Read the progress out of a ReplyOut."""
+    return ReplyProgress(bytes_total=data["bytes_total"], bytes_transferred=data["bytes_transferred"])
 
 
 def times_from(data: Json) -> JobTimes:
@@ -316,6 +336,7 @@ def job_from(data: Json) -> JobInfo:
         error_count=data["error_count"],
         retry_time=parse_time(data["retry_time"]),
         result=None if not data["result"] else Result(data["result"]),
+        reply=None if data.get("reply") is None else file_from(data["reply"]),
     )
 
 
