@@ -156,7 +156,9 @@ class BitsConversation:
         return Step(conversation=conversation, effects=effects)
 
     def state_text(self) -> tuple[str, int]:
-        """What the next Keep would say."""
+        """What the next Keep would say: nothing at all without a session."""
+        if not self.memory.session:
+            return "", 0
         return bitsmemory.write(self.memory, self.upload), self.acknowledged_bytes
 
     def _react(self, event: Event, now: float) -> _Move:

@@ -496,7 +496,9 @@ def test_r6_close_is_sent_again_later_after_5xx(status: int) -> None:
 @pytest.mark.parametrize("status", [302, 400, 403, 404, 408, 409, 429])
 def test_r6_close_that_is_refused_is_not_sent_again(status: int) -> None:
     play = closing()
-    play(answer(status), f"keep {SMALL.size}", f"failed BG_E_HTTP_ERROR_{status}")
+    play(answer(status), "keep 0", f"failed BG_E_HTTP_ERROR_{status}")
+    assert play.kept is not None
+    assert play.kept.memory == ""
     later = resumed(play, SMALL)
     later(Begin(), CREATE)
 
