@@ -21,7 +21,7 @@ PAGE = pathlib.Path(__file__).resolve().parent.parent / "docs" / "man" / "bits.1
 HEAD = r""".\" Written by scripts/generate_manual.py from the program's own help. Change that, not this page.
 .TH BITS 1 "" "OpenBITS" "User Commands"
 .SH NAME
-bits \- download files in the background
+bits \- transfer files in the background
 .SH SYNOPSIS
 .B bits
 .RB [ \-\-socket
@@ -40,10 +40,14 @@ A job is created SUSPENDED, starts with
 and moves through QUEUED, CONNECTING and TRANSFERRING to TRANSFERRED;
 .B complete
 then gives the files their names, and the job is ACKNOWLEDGED.
+An upload job has one file, which is read at its local name and sent to its remote name; what the server replies to an
+upload\-reply job gets a name of its own.
 After an error that may pass a job is in TRANSIENT_ERROR and is tried again by itself; after one that will not, it is in
 ERROR and waits for somebody.
 .B bits get
-does all of it in one go.
+and
+.B bits put
+do all of it in one go.
 .PP
 Jobs do not need this program once they run: they go on after it has ended, after the session, and after a restart of
 the service or of the machine.
@@ -58,7 +62,7 @@ names, else at the one that
 .B BITS_SOCKET
 names, else at the system's, else at the user's.
 Where nothing was named and none answers,
-.B bits get
+.BR "bits get" ", " "bits put"
 and
 .B bits create
 start the user's.
@@ -76,7 +80,8 @@ a job has the fields
 .IR bytes_transferred ", " files_total ", " files_transferred ", " error
 (null, or with
 .IR code ", " hresult ", " context ", " message ),
-and times in ISO 8601 UTC; a file has
+.I reply
+(null, or a file: what the server replies to an upload\-reply job), and times in ISO 8601 UTC; a file has
 .IR remote_name ", " local_name ", " temporary_name ", " bytes_total ", " bytes_transferred ", " completed .
 .B bits list
 prints an array,
@@ -146,6 +151,9 @@ started it.
 .RB "$ " "bits add kernel https://example.org/linux.tar.xz /srv/linux.tar.xz"
 .RB "$ " "bits set kernel priority=high minimum_retry_delay=60"
 .RB "$ " "bits resume kernel"
+.PP
+.RB "$ " "bits put report.pdf https://example.org/in/"
+.RB "$ " "bits put order.xml https://example.org/orders \-\-reply receipt.xml"
 .fi
 .SH SEE ALSO
 .BR bitsd (8),

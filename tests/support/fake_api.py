@@ -215,6 +215,7 @@ def job_out(**changes: Any) -> dict[str, Any]:
         "transfer_completion_time": None,
         "retry_time": None,
         "result": None,
+        "reply": None,
     }
     return {**job, **changes}
 
@@ -239,6 +240,7 @@ def settings_out(**changes: Any) -> dict[str, Any]:
         "stall_timeout": 60,
         "umask": 18,
         "custom_headers": "X-One: 1\r\n",
+        "upload_protocol": "auto",
     }
     return {**settings, **changes}
 

@@ -23,9 +23,9 @@ from openbits.cli.common import (
 )
 from openbits.cli.display import choose_display
 from openbits.cli.follow import Follower, raise_if_failed
-from openbits.cli.get import complete_or_explain, interrupted, print_paths, start_service_if_needed
-from openbits.cli.properties import parse_assignments
+from openbits.cli.properties import REPLY_FILE_NAME, parse_assignments
 from openbits.cli.text import safe
+from openbits.cli.transfer import complete_or_explain, interrupted, print_paths, results, start_service_if_needed
 from openbits.client import calls
 from openbits.client.calls import Call, Json
 from openbits.client.specs import default_settings
@@ -71,7 +71,8 @@ def add(
 ) -> None:
     """Add a file to a job: its URL, and the path it gets when the job is completed.
 
-    Several ranges are written back to back, in the order given.
+    Of an upload job, which has one file only, PATH is the file to send, and URL where it goes. Several ranges are
+    written back to back, in the order given.
     """
     file = calls.file_in(
         targets.checked_url(url),
@@ -135,7 +136,7 @@ def suspend(context: Context, job: str, as_json: bool) -> None:
 @socket_option
 @pass_context
 def cancel(context: Context, job: str, as_json: bool) -> None:
-    """Delete a job and everything it has fetched."""
+    """Delete a job and everything it has fetched; the server of an upload is told in the background."""
     _verb(context, job, calls.cancel, as_json=as_json)
 
 
@@ -145,7 +146,10 @@ def cancel(context: Context, job: str, as_json: bool) -> None:
 @socket_option
 @pass_context
 def complete(context: Context, job: str, as_json: bool) -> None:
-    """Give the finished files of a job their names and end the job; unfinished files are deleted."""
+    """Give the finished files of a job their names and end the job; unfinished files are deleted.
+
+    An upload job must be TRANSFERRED; its reply, if there is one, gets its name.
+    """
     _verb(context, job, calls.complete, as_json=as_json)
 
 
@@ -196,7 +200,7 @@ def wait(context: Context, job: str, timeout: float | None, then_complete: bool,
     raise_if_failed(ended)
     if completed and not as_json:
         files = session.perform(calls.all_files(job_id))
-        print_paths([file["local_name"] for file in files if file["completed"]])
+        print_paths(results(ended, [file for file in files if file["completed"]]))
 
 
 @click.command("set")
@@ -210,10 +214,18 @@ def set_properties(context: Context, job: str, assignments: Sequence[str], as_js
 
     Keys are BITS's names: name, description, priority, minimum_retry_delay, no_progress_timeout, maximum_download_time,
     notify_flags, cost_flags, notification_clsid, dynamic_content, high_performance, max_download_size; and ours:
-    strict_http, file_concurrency, stall_timeout, umask (octal), custom_headers. Durations are seconds, sizes bytes,
-    switches true or false; 'none' takes a limit back.
+    strict_http, file_concurrency, stall_timeout, umask (octal), custom_headers, upload_protocol. Durations are
+    seconds, sizes bytes, switches true or false; 'none' takes a limit back. reply_file_name, of an upload-reply job,
+    is set alone.
     """
     changes = parse_assignments(assignments)
     session = context.session()
-    outcome = session.perform(calls.change_settings(find_job(session, job), changes))
+    if REPLY_FILE_NAME in changes:
+        path = changes.pop(REPLY_FILE_NAME)
+        if changes:
+            raise click.UsageError(f"{REPLY_FILE_NAME} is no property of the job: set it alone")
+        path = None if path is None else targets.absolute(path)
+        outcome = session.perform(calls.set_reply_file_name(find_job(session, job), path))
+    else:
+        outcome = session.perform(calls.change_settings(find_job(session, job), changes))
     report(outcome, as_json=as_json)

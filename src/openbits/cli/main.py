@@ -20,12 +20,14 @@ from openbits.version import __version__
 
 COMMANDS: Final = {
     "get": ("openbits.cli.get", "get", "Download files and wait for them."),
+    "put": ("openbits.cli.put", "put", "Upload a file and wait for it."),
     "create": ("openbits.cli.jobs", "create", "Create a job (it starts SUSPENDED)."),
     "add": ("openbits.cli.jobs", "add", "Add a file to a job."),
     "resume": ("openbits.cli.jobs", "resume", "Start a job, or try it again at once."),
     "suspend": ("openbits.cli.jobs", "suspend", "Stop a job until it is resumed."),
     "cancel": ("openbits.cli.jobs", "cancel", "Delete a job and what it has fetched."),
     "complete": ("openbits.cli.jobs", "complete", "Give a job's files their names and end it."),
+    "reply": ("openbits.cli.put", "reply", "Print what a server replied to an upload."),
     "take-ownership": ("openbits.cli.jobs", "take_ownership", "Make a job your own (administrators only)."),
     "wait": ("openbits.cli.jobs", "wait", "Wait until a job is TRANSFERRED or has failed."),
     "set": ("openbits.cli.jobs", "set_properties", "Set properties of a job."),
@@ -70,10 +72,10 @@ class Commands(click.Group):
 @click.version_option(__version__, "--version", prog_name="bits", message="%(prog)s %(version)s")
 @click.pass_context
 def bits(ctx: click.Context) -> None:
-    """Download files in the background: jobs that outlive this shell, this session and this boot.
+    """Transfer files in the background: jobs that outlive this shell, this session and this boot.
 
     A job belongs to the account that made it. It holds files, is resumed to start, and is completed
-    when it is TRANSFERRED; `bits get` does all of that in one go. JOB is a job's id, the beginning of one,
+    when it is TRANSFERRED; `bits get` and `bits put` do all of that in one go. JOB is a job's id, the beginning of one,
     or its name, as far as only one job fits.
     """
     ctx.ensure_object(Context)

@@ -53,6 +53,13 @@ def _headers(value: str) -> str:
     return "".join(f"{line}\r\n" for line in lines)
 
 
+def _path(value: str) -> str | None:
+    return None if value.lower() in ("", "none") else value
+
+
+REPLY_FILE_NAME: Final = "reply_file_name"
+"""Where an upload's reply goes: set like a property, by a call of its own (J33)."""
+
 _PARSERS: Final[dict[str, tuple[Callable[[str], Any], str]]] = {
     "name": (_text, "a text"),
     "description": (_text, "a text"),
@@ -74,6 +81,8 @@ _PARSERS: Final[dict[str, tuple[Callable[[str], Any], str]]] = {
     "proxy_usage": (_text, "preconfig, no_proxy, override or autodetect"),
     "proxy_list": (_list, "a list of proxies, or none"),
     "proxy_bypass_list": (_list, "a list of hosts, or none"),
+    "upload_protocol": (_text, "auto, bits, tus, ietf or put"),
+    REPLY_FILE_NAME: (_path, "a path, or none"),
 }
 NAMES: Final = tuple(_PARSERS)
 

@@ -117,12 +117,10 @@ def job_lines(job: Mapping[str, Any], why: str) -> list[str]:
         rows.append(("result", job["result"]))
     if job.get("proxy_in_use"):
         rows.append(("proxy in use", safe(job["proxy_in_use"])))
+    rows += reply_rows(job)
     rows += error_rows(job["error"])
-    rows += [
-        (key, properties.show(key, value))
-        for key, value in job["settings"].items()
-        if key not in ("name", "description")
-    ]
+    hidden = ("name", "description", *(("upload_protocol",) if job["type"] == "download" else ()))
+    rows += [(key, properties.show(key, value)) for key, value in job["settings"].items() if key not in hidden]
     label_columns = max(len(label) for label, _ in rows)
     return [f"{label + ':':<{label_columns + 1}} {value}".rstrip() for label, value in rows]
 
@@ -141,6 +139,19 @@ def helper_rows(job: Mapping[str, Any]) -> list[tuple[str, str]]:
     who = f"{safe(helper['name'])} (uid {helper['uid']}, {helper['kind']})" if helper else "missing"
     use = " and ".join(text for flag, text in HELPER_USES if flags & flag) or "nothing"
     return [("helper token", f"{who}, used for {use}")]
+
+
+def reply_rows(job: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what is known of an upload's reply as lines (J31, J34)."""
+    if job["type"] != "upload-reply":
+        return []
+    reply = job.get("reply")
+    if reply is None:
+        return [("reply", "gets its name when the job is resumed")]
+    figures = "has not begun"
+    if reply["bytes_total"] is not None:
+        figures = text.progress(reply["bytes_transferred"], reply["bytes_total"])
+    return [("reply", f"{_file_state(reply)}, {figures}"), ("reply file name", safe(reply["local_name"]))]
 
 
 def elevation(job: Mapping[str, Any]) -> str:

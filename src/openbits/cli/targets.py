@@ -1,4 +1,4 @@
-"""Which files `bits get` is asked for: URLs and the absolute paths they go to, or a usage error. No service needed."""
+"""Which files `bits get` and `bits put` are asked for: URLs and absolute paths, or a usage error. No service needed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ MAX_NAME_BYTES: Final = 255
 FALLBACK_NAME: Final = "index.html"
 
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+_SECRET_PART: Final = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*:/{0,2})[^/?#]*@", re.DOTALL)
 _ESCAPED: Final = re.compile(rb"%([0-9A-Fa-f]{2})")
+_NOT_IN_URL: Final = re.compile(rb"[^A-Za-z0-9._~-]")
 _CHECKSUM: Final = re.compile(r"sha256:[0-9A-Fa-f]{64}|sha512:[0-9A-Fa-f]{128}")
 
 
@@ -66,6 +68,26 @@ def checked_url(url: str) -> str:
             f"{safe(url)!r} is a path, not a URL: did you mean 'file://{safe(os.path.abspath(url))}'?"
         )
     raise click.UsageError(f"{safe(url)!r} has no scheme: did you mean 'https://{safe(url.lstrip(':/'))}'?")
+
+
+def upload_url(url: str, path: str) -> str:
+    """Return where a file goes: a URL that ends in '/' gets the file's name, whatever bytes that has.
+
+    Raises UsageError for what is no URL.
+    """
+    checked_url(url)
+    place, mark, query = url.partition("?")
+    if not place.partition("://")[2].partition("/")[1]:
+        place += "/"  # Only a host.
+    if not place.endswith("/"):
+        return url
+    name = _NOT_IN_URL.sub(lambda match: b"%%%02X" % match[0][0], os.fsencode(os.path.basename(path)))
+    return f"{place}{name.decode('ascii')}{mark}{query}"
+
+
+def shown_url(url: str) -> str:
+    """Return the URL as it may be shown: user name and password hidden."""
+    return _SECRET_PART.sub(r"\1***@", url)
 
 
 def checked_checksum(checksum: str | None) -> str | None:
