@@ -3,8 +3,8 @@
 The rules that it keeps:
 
 - After an interruption a Ping comes first, then a small fragment from the last acknowledged byte.
-- BITS-Received-Content-Range is believed, up, down and in the middle, but not for ever: after `SETBACKS_LIMIT` answers
-  that brought nothing new, or `LOST_LIMIT` sessions that the server forgot, it is an error.
+- BITS-Received-Content-Range is believed, up, down and in the middle, and a session that the server forgot is begun
+  again, but not for ever (`progress`).
 - The id of a session is on the disk before the first fragment, and that the server has everything is on the disk before
   the reply is fetched and before Close: so a session that is unknown afterwards is one that is closed, and the file
   is not sent twice.  An upload-reply whose reply is not here yet begins anew then: its application must bear to get a
@@ -67,9 +67,6 @@ from openbits.upload.packets import (
     parse_ack,
     render_request,
 )
-
-SETBACKS_LIMIT: Final = 10
-LOST_LIMIT: Final = 5
 
 _SESSION_NOT_FOUND: Final = error_code("BG_E_SESSION_NOT_FOUND").hresult
 _TOO_LARGE: Final = error_code("BG_E_TOO_LARGE").hresult
@@ -281,19 +278,14 @@ class BitsConversation:
         memory = self.memory
         if ack.is_success and received >= self.sent.offset + self.sent.length:
             memory = replace(memory, pace=memory.pace.after_success(self.sent.length, now - self.sent_at))
-        if received > memory.mark:
-            memory = replace(memory, mark=received, setbacks=0)
-        elif received <= self.sent.offset:
-            memory = replace(memory, setbacks=memory.setbacks + 1)
-        if received > memory.highest:
-            memory = replace(memory, highest=received, lost=0)
+        progress = memory.progress.after_answer(received, self.sent.offset)
+        memory = replace(memory, progress=progress)
         conversation = replace(self, acknowledged_bytes=received)
         if received == size:
             return conversation._with(memory)._complete(ack)
-        if memory.setbacks > SETBACKS_LIMIT:
-            # Whoever resumes the job means it: the count begins anew.
-            clause = f"the server wants byte {received} again and again, and takes nothing beyond byte {memory.mark}"
-            failed = conversation._with(replace(memory, setbacks=0))
+        if progress.is_stuck:
+            clause = f"the server wants byte {received} again and again, and takes nothing beyond byte {progress.mark}"
+            failed = conversation._with(replace(memory, progress=progress.forgiven()))
             return failed._fail(invalid_answer(self.upload.url, clause))
         return conversation._with(replace(memory, is_received=False, reply_url=""))._fragment(now)
 
@@ -350,15 +342,17 @@ class BitsConversation:
         memory = self.memory
         if memory.is_received and (memory.has_reply or not self.upload.wants_reply):
             return self._finish()
-        memory = replace(memory.without_session(), lost=memory.lost + 1)
-        if memory.lost > LOST_LIMIT:
+        progress = memory.progress.after_loss()
+        memory = replace(memory.without_session(), progress=progress)
+        if progress.is_hopeless:
             failure = remote_failure(
                 "BG_E_SESSION_NOT_FOUND",
                 self.upload.url,
-                f"the server forgot {memory.lost} upload sessions in a row, as servers do that share no session: "
+                f"the server forgot {progress.lost} upload sessions in a row, as servers do that share no session: "
                 "ask whoever runs it to set BITS-Host-Id, then resume the job",
             )
-            return replace(self, acknowledged_bytes=0)._with(replace(memory, lost=0))._fail(failure)
+            forgiven = replace(memory, progress=progress.forgiven())
+            return replace(self, acknowledged_bytes=0)._with(forgiven)._fail(failure)
         return self._with(memory)._create()
 
     # --- answers -----------------------------------------------------------------------------
@@ -400,7 +394,7 @@ class BitsConversation:
         return replace(self, memory=memory, phase=phase), (TakeUp(failure=broken_failure(event, url)),)
 
     def _begin_anew(self) -> _Move:
-        memory = replace(self.memory.without_session(), highest=0, lost=0, empty_form=0)
+        memory = Memory(pace=self.memory.pace.for_new_session())
         return replace(self, memory=memory, ends_old_session=False)._create()
 
     def _refused(self, answer: Answered, ack: Ack | None, now: float) -> _Move:

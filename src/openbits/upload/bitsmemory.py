@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 from openbits.upload.addresses import URL_LIMIT, BadAddress, parse_host_id
 from openbits.upload.conversation import Upload
 from openbits.upload.memory import BadMemory, Fields, write_memory
-from openbits.upload.pace import LEAST_BYTES, MOST_BYTES, Pace
+from openbits.upload.pace import Pace, read_pace
 from openbits.upload.packets import (
     EMPTY_RANGES,
     HOST_ID_LIMIT,
     NEVER_FALL_BACK,
     SESSION_ID_LIMIT,
-    SIZE_LIMIT,
     is_session_id,
 )
+from openbits.upload.progress import Progress, read_progress
 
 PROTOCOL_NAME: Final = "bits"
-_COUNT_LIMIT: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,29 +32,20 @@ class Memory:
     fallback_s: int | None = None
     """How long it may be unreachable; None: for ever."""
     unreachable_since: float | None = None
-    mark: int = 0
-    """The highest byte that this session has acknowledged."""
-    setbacks: int = 0
-    """Answers that brought nothing since the mark rose."""
     is_received: bool = False
     """Whether the server has acknowledged the last byte."""
     reply_url: str = ""
     """Where the reply is, absolute."""
     has_reply: bool = False
     """Whether it is here."""
-    # of all sessions
-    highest: int = 0
-    lost: int = 0
-    """Sessions that the server forgot since the highest byte of all rose."""
     empty_form: int = 0
     """Which form of an empty file's range is being tried."""
+    progress: Progress = field(default_factory=Progress)
     pace: Pace = field(default_factory=Pace)
 
     def without_session(self) -> Memory:
         """What is known of the server when the session is over."""
-        pace = Pace(cap_bytes=self.pace.cap_bytes, good_bytes=self.pace.good_bytes)
-        pace = replace(pace, next_bytes=min(pace.next_bytes, pace.cap_bytes))
-        return Memory(highest=self.highest, lost=self.lost, empty_form=self.empty_form, pace=pace)
+        return Memory(empty_form=self.empty_form, progress=self.progress, pace=self.pace.for_new_session())
 
 
 def write(memory: Memory, upload: Upload) -> str:
@@ -66,18 +56,12 @@ def write(memory: Memory, upload: Upload) -> str:
         # 0 seconds is not the same as never.
         "fallback_s": NEVER_FALL_BACK if memory.fallback_s is None else memory.fallback_s,
         "unreachable_since": memory.unreachable_since,
-        "mark": memory.mark,
-        "setbacks": memory.setbacks,
         "is_received": memory.is_received,
         "reply_url": memory.reply_url,
         "has_reply": memory.has_reply,
-        "highest": memory.highest,
-        "lost": memory.lost,
         "empty_form": memory.empty_form,
-        "cap_bytes": memory.pace.cap_bytes,
-        "good_bytes": memory.pace.good_bytes,
     }
-    return write_memory(PROTOCOL_NAME, upload, values)
+    return write_memory(PROTOCOL_NAME, upload, values | memory.progress.values() | memory.pace.values())
 
 
 def read(fields: Fields | None) -> Memory | None:
@@ -97,20 +81,15 @@ def read(fields: Fields | None) -> Memory | None:
 
 def _read(fields: Fields) -> Memory:
     fallback_s = fields.number("fallback_s", NEVER_FALL_BACK)
-    cap_bytes = max(fields.number("cap_bytes", MOST_BYTES), LEAST_BYTES)
-    pace = Pace(cap_bytes=cap_bytes, good_bytes=fields.number("good_bytes", MOST_BYTES))
     return Memory(
         session=fields.text("session", SESSION_ID_LIMIT),
         host=fields.text("host", HOST_ID_LIMIT + 2),
         fallback_s=None if fallback_s == NEVER_FALL_BACK else fallback_s,
         unreachable_since=fields.moment("unreachable_since"),
-        mark=fields.number("mark", SIZE_LIMIT),
-        setbacks=fields.number("setbacks", _COUNT_LIMIT),
         is_received=fields.flag("is_received"),
         reply_url=fields.text("reply_url", URL_LIMIT),
         has_reply=fields.flag("has_reply"),
-        highest=fields.number("highest", SIZE_LIMIT),
-        lost=fields.number("lost", _COUNT_LIMIT),
         empty_form=fields.number("empty_form", len(EMPTY_RANGES) - 1),
-        pace=replace(pace, next_bytes=min(pace.next_bytes, cap_bytes)),
+        progress=read_progress(fields),
+        pace=read_pace(fields),
     )

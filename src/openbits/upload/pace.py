@@ -8,7 +8,9 @@ refuses (413) is halved, never below 5 KiB; what it took is remembered, and more
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
+
+from openbits.upload.memory import Fields
 
 LEAST_BYTES: Final = 5 * 1024
 MOST_BYTES: Final = 13 * 1024 * 1024
@@ -37,6 +39,14 @@ class Pace:
     trials_apart: int = _TRIALS_APART
     breaks: int = 0
     """Connections in a row that broke under a size that the server has never taken."""
+
+    def for_new_session(self) -> Pace:
+        """What is known of the server, and nothing of the connection."""
+        return _known(self.cap_bytes, self.good_bytes)
+
+    def values(self) -> dict[str, Any]:
+        """The fields for a memory."""
+        return {"cap_bytes": self.cap_bytes, "good_bytes": self.good_bytes}
 
     def resumed(self) -> Pace:
         """After an interruption."""
@@ -87,3 +97,13 @@ class Pace:
         if self.breaks + 1 < _BREAKS_LIMIT:
             return replace(self, breaks=self.breaks + 1)
         return self.after_refusal(length) or replace(self, breaks=0)
+
+
+def read_pace(fields: Fields) -> Pace:
+    """What `values` said; raises BadMemory."""
+    cap_bytes = max(fields.number("cap_bytes", MOST_BYTES), LEAST_BYTES)
+    return _known(cap_bytes, fields.number("good_bytes", MOST_BYTES))
+
+
+def _known(cap_bytes: int, good_bytes: int) -> Pace:
+    return Pace(next_bytes=min(FIRST_BYTES, cap_bytes), cap_bytes=cap_bytes, good_bytes=good_bytes)

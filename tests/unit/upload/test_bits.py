@@ -9,9 +9,10 @@ import pytest
 
 from openbits.errors import ErrorContext, error_code
 from openbits.upload import packets
-from openbits.upload.bits import LOST_LIMIT, SETBACKS_LIMIT, begin
+from openbits.upload.bits import begin
 from openbits.upload.conversation import Begin, BeginCancel, Broken, Chunk, IllegalEvent, Kept, ReplyFetched, Upload
 from openbits.upload.pace import LEAST_BYTES
+from openbits.upload.progress import LOST_LIMIT, SETBACKS_LIMIT
 from support.conversations import Playbook, ack, answer, created, received
 
 URL = "http://server/up/f.bin"
