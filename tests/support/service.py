@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import itertools
 import os
 import socket
@@ -29,9 +30,12 @@ from openbits.frames.worker import (
     SERVICE_TO_WORKER,
     WORKER_TO_SERVICE,
     CheckDirectories,
+    CheckSources,
+    CopyFile,
     DeleteFiles,
     DoneFile,
     FileDurable,
+    FileOpened,
     FileResult,
     FilesDone,
     FileSpec,
@@ -43,6 +47,8 @@ from openbits.frames.worker import (
     StartTransfer,
     TransferEnded,
     TransferFiles,
+    UploadFile,
+    UploadMoved,
     WalkPaths,
     WorkerReady,
 )
@@ -120,6 +126,10 @@ class FakeWorker:
         self.does_operations = True
         self.failures: list[FileResult] = []
         """What the next rename or deletion fails with."""
+        self.refusals: list[FileResult] = []
+        """What the next question about directories or sources is answered with."""
+        self.contents: dict[str, bytes] = {}
+        """Files that can be copied for their owner to be shown, by path."""
         self._channel = Channel(sock, outgoing=WORKER_TO_SERVICE, incoming=SERVICE_TO_WORKER)
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(sock.fileno(), self._read)
@@ -166,6 +176,13 @@ class FakeWorker:
             for file in message.files
         ]
 
+    @property
+    def upload(self) -> UploadFile:
+        """What that transfer uploads."""
+        upload = self.last(UploadFile)
+        assert upload.transfer == self.transfer
+        return upload
+
     # What a worker says of its last transfer
 
     def started(self, index: int = 0, *, offset: int = 0, size: int = 100, restarted: str = "") -> FileStarted:
@@ -189,6 +206,18 @@ class FakeWorker:
         """These files are whole."""
         return FilesDone(transfer=self.transfer, files=tuple(DoneFile(index=index, size=size) for index in indices))
 
+    def moved(
+        self, acknowledged_bytes: int, memory: str = "session", *, number: int = 1, is_awaited: bool = False
+    ) -> UploadMoved:
+        """The server has so much."""
+        return UploadMoved(
+            transfer=self.transfer,
+            number=number,
+            memory=memory,
+            acknowledged_bytes=acknowledged_bytes,
+            is_awaited=is_awaited,
+        )
+
     def ended(self, error: str = "", **more: Any) -> TransferEnded:
         """The run is over."""
         return TransferEnded(transfer=self.transfer, error=error, **more)
@@ -205,8 +234,11 @@ class FakeWorker:
     def operate(self, message: object) -> None:
         """Do what a file operation asks for."""
         match message:
-            case CheckDirectories(operation=number):
-                self.send(OperationResults(operation=number, results=(), last=True))
+            case CheckDirectories(operation=number) | CheckSources(operation=number):
+                refusals, self.refusals = self.refusals, []
+                self.send(OperationResults(operation=number, results=tuple(refusals), last=True))
+            case CopyFile():
+                self.copy(message)
             case WalkPaths(operation=number, paths=paths):
                 points = tuple(PathPoint(index=index, path=path) for index, path in enumerate(paths))
                 self.send(PathsWalked(operation=number, points=points, last=True))
@@ -215,6 +247,23 @@ class FakeWorker:
                 self.send(OperationResults(operation=number, results=tuple(failures), last=True))
             case _:
                 pass
+
+    def copy(self, order: CopyFile) -> None:
+        """Give a copy of a file in sealed memory."""
+        content = self.contents.get(order.path)
+        if content is None:
+            text = f"{order.path} does not exist"
+            self.send(FileOpened(operation=order.operation, error="ERROR_FILE_NOT_FOUND", message=text))
+            return
+        fd = os.memfd_create("copy", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.write(fd, content)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
+        self.give(FileOpened(operation=order.operation), fd)
+
+    def give(self, message: object, fd: int) -> None:
+        """Say something with a descriptor, which is gone afterwards."""
+        self._channel.send(message, (fd,))
+        os.close(fd)
 
 
 class FakeMonitor:
@@ -354,6 +403,14 @@ class Service:
         [job] = await self.manager.create_jobs(
             caller, [NewJob(name="a job", type=JobType.DOWNLOAD, settings=settings, files=new, resume=resume)]
         )
+        await virtual.rest()
+        return job.id
+
+    async def upload(self, job_type: JobType = JobType.UPLOAD, *, resume: bool = True, **more: Any) -> str:
+        """Create an upload job of alice's and let happen what then happens; `more` is of NewJob."""
+        file = NewFile(remote_name="http://origin.example/in/0", local_name="/home/alice/0")
+        values: dict[str, Any] = {"name": "an upload", "settings": {}, "files": [file]}
+        [job] = await self.manager.create_jobs(ALICE, [NewJob(type=job_type, resume=resume, **values | more)])
         await virtual.rest()
         return job.id
 
