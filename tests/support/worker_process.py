@@ -26,6 +26,9 @@ from openbits.frames.worker import (
     StopTransfer,
     TransferEnded,
     TransferFiles,
+    UploadFile,
+    UploadKept,
+    UploadMoved,
     WorkerReady,
 )
 
@@ -72,6 +75,8 @@ class WorkerProcess:
         theirs.close()
         self.channel = Channel(ours, outgoing=SERVICE_TO_WORKER, incoming=WORKER_TO_SERVICE)
         self.messages: list[object] = []
+        self.keeps = True
+        """Whether what an upload wants on the disk is there at once."""
         self.ready = self.wait_for(WorkerReady)
 
     def __enter__(self) -> Self:
@@ -105,6 +110,8 @@ class WorkerProcess:
         if received is None:
             return None
         message = received[0]
+        if isinstance(message, UploadMoved) and message.is_awaited and self.keeps:
+            self.send(UploadKept(transfer=message.transfer, number=message.number))
         # What travels together is listed as if it had come one by one.
         self.messages.extend(message.files if isinstance(message, FilesStarted) else (message,))
         return message
@@ -139,6 +146,17 @@ class WorkerProcess:
     def fetch(self, *files: FileSpec, timeout_s: float = TIMEOUT_S, **changes: Any) -> TransferEnded:
         """Run a transfer to its end."""
         transfer = self.begin(*files, **changes)
+        return self.wait_for(TransferEnded, lambda ended: ended.transfer == transfer, timeout_s)
+
+    def begin_upload(self, order: UploadFile, **changes: Any) -> int:
+        """Start a transfer that uploads."""
+        self.send(settings(order.transfer, **changes))
+        self.send(order)
+        return order.transfer
+
+    def upload(self, order: UploadFile, *, timeout_s: float = TIMEOUT_S, **changes: Any) -> TransferEnded:
+        """Run an upload to its end."""
+        transfer = self.begin_upload(order, **changes)
         return self.wait_for(TransferEnded, lambda ended: ended.transfer == transfer, timeout_s)
 
     def stop(self, transfer: int = 1) -> TransferEnded:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pwd
 from dataclasses import dataclass
 from typing import Final
 
@@ -47,6 +48,17 @@ class TransferError(Exception):
 def shown(path: str) -> str:
     """A path for a sentence; bytes that are no text are shown as escapes."""
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def account_name() -> str:
+    """Whose rights this process has, for a sentence.
+
+    By name: an administrator may have made the call, and the files may be a helper's.  "You" would be somebody else.
+    """
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return f"uid {os.geteuid()}"
 
 
 # name, transient, what happened, what to do

@@ -63,6 +63,9 @@ class Run(Protocol):
     challenges: Challenges
     proxies: Proxies
     has_progressed: bool
+    meant_for: str
+    """For which address the job may prove who it is, where that is not the file's own: a reply's is the server's
+    choice."""
     allowance: int | None
     """How many more bytes may be fetched (J64)."""
 
@@ -155,6 +158,7 @@ class HttpFetch(ABC):
         self._phase = Phase.NETWORK
         # libcurl takes hosts in ASCII only; most names are that already.
         self._first_url = spec.remote_name if spec.remote_name.isascii() else request_url(spec.remote_name)
+        self._meant_for = run.meant_for or self._first_url
         self._url = self._first_url
         self._redirects = 0
         self._follow_up: Callable[[], None] | None = None
@@ -244,7 +248,7 @@ class HttpFetch(ABC):
         self._follow_up = None
         self._lane.on_stall = self._on_stall
         self._lane.watchdog.touch()
-        lines = lines_for(self.run.header_lines, self._first_url, self._url)
+        lines = lines_for(self.run.header_lines, self._meant_for, self._url)
         try:
             # Anew for each request: a redirect may have led elsewhere, and a proxy may have failed.
             proxy = self.run.proxies.choose(self._url)
@@ -253,7 +257,7 @@ class HttpFetch(ABC):
             return
         self._lane.client.proxy_host = "" if proxy is None else proxy.host.strip("[]")
         self._request = Request(url=self._url, headers=lines + self.ask(), head=head, fresh=fresh, proxy=proxy)
-        if self.run.challenges.is_asked(self._first_url, self._url, self._lane.client.proxy_host):
+        if self.run.challenges.is_asked(self._meant_for, self._url, self._lane.client.proxy_host):
             self._prove(self._request, None)
         else:
             self._answers = NOTHING
@@ -278,7 +282,7 @@ class HttpFetch(ABC):
             self._lane.client.send(self._request, self)
 
         self._preparing = self.run.challenges.prepare(
-            first_url=self._first_url,
+            first_url=self._meant_for,
             url=self._url,
             proxy_host=self._lane.client.proxy_host,
             asked_now=None if response is None else ASKED_BY[response.status],
@@ -289,7 +293,7 @@ class HttpFetch(ABC):
         reason = self.run.challenges.reason_against(
             response,
             target,
-            first_url=self._first_url,
+            first_url=self._meant_for,
             url=self._url,
             proxy_host=self._lane.client.proxy_host,
             sent=self._answers,

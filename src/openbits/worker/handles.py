@@ -59,14 +59,15 @@ class Handle:
         """See `places.Place`."""
         if not self._kept or os.fstat(self._fd).st_size < least_bytes:
             return None
-        return self._take()
+        return self.take_fd()
 
     def make(self, umask: int) -> int:  # noqa: ARG002 -- it was made by who opened it
         """See `places.Place`."""
         os.ftruncate(self._fd, 0)
-        return self._take()
+        return self.take_fd()
 
-    def _take(self) -> int:
+    def take_fd(self) -> int:
+        """The descriptor, which is the caller's from now on."""
         fd, self._fd = self._fd, -1
         return fd
 
@@ -80,7 +81,7 @@ class Handle:
     def release(self) -> None:
         """See `places.Place`."""
         if self._fd >= 0:
-            os.close(self._take())
+            os.close(self.take_fd())
 
 
 class Handles:
@@ -90,6 +91,8 @@ class Handles:
         self._transfer = transfer
         self._send = send
         self._asked: dict[int, FileSpec] = {}
+        self._sources: set[int] = set()
+        """Which of them are to be read, and not to be written."""
         self._here: dict[int, Handle | Failure] = {}
 
     def __repr__(self) -> str:
@@ -102,6 +105,12 @@ class Handles:
                 self._asked[spec.index] = spec
                 self._send(FileWanted(transfer=self._transfer, index=spec.index))
 
+    def ask_source(self, spec: FileSpec) -> None:
+        """Ask for what is to be uploaded."""
+        self._asked[spec.index] = spec
+        self._sources.add(spec.index)
+        self._send(FileWanted(transfer=self._transfer, index=spec.index))
+
     def receive(self, message: FileHandle, fd: int | None) -> None:
         """An answer came; the descriptor is ours from now on."""
         spec = self._asked.pop(message.index, None)
@@ -111,11 +120,17 @@ class Handles:
                 os.close(fd)
         elif fd is None:
             self._here[spec.index] = _refusal(message)
-        elif (problem := _problem(fd, spec.temporary_name)) is not None:
+        elif spec.index in self._sources:
+            self._keep(spec, fd, _source_problem(fd, spec.local_name), kept=False)
+        else:
+            self._keep(spec, fd, _problem(fd, spec.temporary_name), kept=message.kept)
+
+    def _keep(self, spec: FileSpec, fd: int, problem: Failure | None, *, kept: bool) -> None:
+        if problem is None:
+            self._here[spec.index] = Handle(spec.temporary_name, fd, kept=kept)
+        else:
             os.close(fd)
             self._here[spec.index] = problem
-        else:
-            self._here[spec.index] = Handle(spec.temporary_name, fd, kept=message.kept)
 
     def take(self, index: int) -> Handle | Failure | None:
         """The handle of a file, or why there is none; None while the answer is on its way."""
@@ -140,18 +155,27 @@ def _refusal(message: FileHandle) -> Failure:
 
 
 def _problem(fd: int, path: str) -> Failure | None:
+    return _judged(fd, path, frozenset((os.O_RDWR,)), "is no file that can be written to: choose another directory")
+
+
+def _source_problem(fd: int, path: str) -> Failure | None:
+    modes = frozenset((os.O_RDONLY, os.O_RDWR))
+    return _judged(fd, path, modes, "is no file that can be read: upload another file")
+
+
+def _judged(fd: int, path: str, modes: frozenset[int], complaint: str) -> Failure | None:
+    """Why the descriptor is not taken; None when it is one of a regular file on a disk, open in one of the modes."""
     try:
         is_file = stat.S_ISREG(os.fstat(fd).st_mode) and file_system_type(fd) not in _NO_DISKS
         flags = fcntl.fcntl(fd, fcntl.F_GETFL)
     except OSError as error:
-        problem = f"cannot be used here: {error.strerror}"
+        complaint = f"cannot be used here: {error.strerror}"
     else:
-        if is_file and flags & os.O_ACCMODE == os.O_RDWR and not flags & (os.O_APPEND | os.O_PATH | os.O_DIRECT):
+        if is_file and flags & os.O_ACCMODE in modes and not flags & (os.O_APPEND | os.O_PATH | os.O_DIRECT):
             return None
-        problem = "is no file that can be written to"
     return Failure(
         name="E_ACCESSDENIED",
         context=ErrorContext.LOCAL_FILE,
-        message=f"{shown(path)}: what the helper's processes handed over {problem}: choose another directory",
+        message=f"{shown(path)}: what the helper's processes handed over {complaint}",
         transient=False,
     )

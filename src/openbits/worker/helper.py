@@ -24,6 +24,7 @@ class Helper:
         self._name = name
         self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._is_let_go = False
 
     def __repr__(self) -> str:
         return f"<Helper {self._name} waiting={self._queue.qsize()}>"
@@ -45,7 +46,7 @@ class Helper:
             except Exception as error:  # noqa: BLE001 -- it is raised again in the loop
                 self._loop.post(_raiser(error))
                 return
-            if done is not None:
+            if done is not None and not self._is_let_go:
                 self._loop.post(lambda: done(result))
 
         self._queue.put(piece)
@@ -58,7 +59,8 @@ class Helper:
             self._thread = None
 
     def let_go(self) -> None:
-        """End the thread after what was submitted, without waiting for it: what it is at may hang."""
+        """End the thread after what was submitted, without waiting: it may hang. Nothing is told any more."""
+        self._is_let_go = True
         if self._thread is not None:
             self._queue.put(None)
             self._thread = None

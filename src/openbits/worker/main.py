@@ -21,6 +21,8 @@ from openbits.frames.worker import (
     WORKER_TO_SERVICE,
     AdoptFile,
     CheckDirectories,
+    CheckSources,
+    CopyFile,
     DeleteFiles,
     FileHandle,
     FileOpened,
@@ -29,6 +31,7 @@ from openbits.frames.worker import (
     ObtainTickets,
     OpenFile,
     OpenForReading,
+    OpenSource,
     OperationResults,
     PathPoint,
     PathsWalked,
@@ -38,6 +41,8 @@ from openbits.frames.worker import (
     SyncDirectories,
     TakeTickets,
     TransferFiles,
+    UploadFile,
+    UploadKept,
     WalkPaths,
     WorkerReady,
 )
@@ -49,6 +54,7 @@ from openbits.worker.helper import Helper
 from openbits.worker.loop import READABLE, WRITABLE, Loop, Timer
 from openbits.worker.opener import Opener
 from openbits.worker.operations import check_directories, delete_files, rename_files
+from openbits.worker.reading import check_sources, copy_file, open_for_upload
 from openbits.worker.splice import SplicePipe
 from openbits.worker.syncer import Syncer
 from openbits.worker.tickets import Tickets
@@ -75,6 +81,8 @@ class Worker:
         self._opener = Opener(self._loop, self._send)
         # Of its own: copying a large file takes long, and renaming must not wait for that.
         self._adopter = Helper(self._loop, "adopter")
+        # Of its own, too: what is read may lie on a file system that hangs.
+        self._sources = Helper(self._loop, "sources")
         self._pipe = SplicePipe()
         self._tickets = Tickets(self._loop)
         self._tools = Tools(self._loop, self._syncer, self._reader, self._pipe, self._tickets)
@@ -104,6 +112,7 @@ class Worker:
         self._adopter.close()
         self._reader.close()
         self._opener.close()
+        self._sources.let_go()
         self._syncer.close()
         self._pipe.close()
         self._channel.close()
@@ -160,28 +169,35 @@ class Worker:
         match message:
             case StartTransfer():
                 self._start(message)
-            case TransferFiles():
+            case TransferFiles() | UploadFile() | UploadKept() | StopTransfer():
                 transfer = self._transfers.get(message.transfer)
                 if transfer is not None:
-                    transfer.add(message.files, last=message.last)
-            case StopTransfer():
-                transfer = self._transfers.get(message.transfer)
-                if transfer is not None:
-                    transfer.stop()
+                    _tell(transfer, message)
+            case FileHandle():
+                self._receive_handle(message, None)
+            case ObtainTickets():
+                self._tickets.obtain(message, self._send)
+            case _:
+                self._handle_operation(message)
+
+    def _handle_operation(self, message: object) -> None:
+        match message:
             case CheckDirectories():
                 self._operate(message.operation, lambda: check_directories(message.paths))
             case WalkPaths():
                 self._walk(message)
             case OpenFile():
                 self._opener.open(message)
-            case FileHandle():
-                self._receive_handle(message, None)
             case OpenForReading():
                 self._open_for_reading(message)
+            case CheckSources():
+                self._operate(message.operation, lambda: check_sources(message.paths), by=self._sources)
+            case OpenSource():
+                self._give(lambda: open_for_upload(message), by=self._sources)
+            case CopyFile():
+                self._give(lambda: copy_file(message), by=self._sources)
             case SyncDirectories():
                 self._operate(message.operation, lambda: sync_directories(message.paths), by=self._adopter)
-            case ObtainTickets():
-                self._tickets.obtain(message, self._send)
             case RenameFiles() | DeleteFiles():
                 self._collect(message)
             case _:
@@ -282,6 +298,11 @@ class Worker:
         self._reader.submit(work, done)
 
     def _open_for_reading(self, order: OpenForReading) -> None:
+        self._give(lambda: open_for_reading(order.operation, order.temporary_name, order.least_bytes), by=self._reader)
+
+    def _give(self, work: Callable[[], tuple[FileOpened, int | None]], *, by: Helper) -> None:
+        """Answer with a descriptor, or with why there is none."""
+
         def done(opened: tuple[FileOpened, int | None] | OSError) -> None:
             if isinstance(opened, OSError):
                 raise opened
@@ -290,7 +311,7 @@ class Worker:
             if fd is not None:
                 os.close(fd)
 
-        self._reader.submit(lambda: open_for_reading(order.operation, order.temporary_name, order.least_bytes), done)
+        by.submit(work, done)
 
     def _operate(self, operation: int, work: Callable[[], list[FileResult]], *, by: Helper | None = None) -> None:
         def done(results: list[FileResult] | OSError) -> None:
@@ -319,6 +340,18 @@ class Worker:
             transfer.stop()
         if not self._transfers:
             self._loop.stop()
+
+
+def _tell(transfer: Transfer, message: TransferFiles | UploadFile | UploadKept | StopTransfer) -> None:
+    match message:
+        case TransferFiles():
+            transfer.add(message.files, last=message.last)
+        case UploadFile():
+            transfer.upload(message)
+        case UploadKept():
+            transfer.kept(message.number)
+        case StopTransfer():
+            transfer.stop()
 
 
 def _shortened(result: FileResult) -> FileResult:

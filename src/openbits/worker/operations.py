@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pwd
 import stat
 from collections.abc import Iterable
 from typing import Final
 
 from openbits.frames.worker import FileResult, RenameSpec
-from openbits.worker.failure import Failure, local_failure, shown
+from openbits.worker.failure import Failure, account_name, local_failure, shown
 from openbits.worker.files import Directories, Directory
 from openbits.worker.paths import ForeignLink, open_directory
 
@@ -42,7 +41,7 @@ def _directory_problem(path: str) -> tuple[str, str] | None:
     except NotADirectoryError:
         return "ERROR_PATH_NOT_FOUND", f"{shown(path)}, or a part of it, is no directory: {_ADVICE_DIRECTORY}"
     except PermissionError:
-        return "E_ACCESSDENIED", f"{_account()} may not look into the directories above {shown(path)}"
+        return "E_ACCESSDENIED", f"{account_name()} may not look into the directories above {shown(path)}"
     except (OSError, ValueError) as error:
         return "ERROR_PATH_NOT_FOUND", f"the directory {shown(path)} cannot be used: {error}"
     try:
@@ -55,16 +54,8 @@ def _directory_problem(path: str) -> tuple[str, str] | None:
         return "E_ACCESSDENIED", f"{shown(path)} is on a read-only file system: choose another directory"
     return (
         "E_ACCESSDENIED",
-        f"{_account()} may not create files in {shown(path)}: get write access or choose another directory",
+        f"{account_name()} may not create files in {shown(path)}: get write access or choose another directory",
     )
-
-
-def _account() -> str:
-    # By name: an administrator may have made the call, and the files may be a helper's. "You" would be somebody else.
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        return f"uid {os.geteuid()}"
 
 
 class _BothMissing(Exception):

@@ -15,14 +15,15 @@ import stat
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from openbits.errors import ErrorContext
-from openbits.worker.failure import Failure, TransferError, local_failure, shown
+from openbits.worker.failure import Failure, TransferError, account_name, local_failure, shown
 from openbits.worker.helper import Helper
 from openbits.worker.loop import Loop
 from openbits.worker.paths import ForeignLink, open_file
 
+_T = TypeVar("_T")
 _PIECE_BYTES: Final = 512 * 1024
 _PIECES_AHEAD: Final = 4
 _OPEN: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
@@ -61,16 +62,16 @@ def opened(fd: int) -> Opened:
     return Opened(fd, status.st_size, status.st_mtime_ns)
 
 
-def source_failure(error: OSError, path: str, *, account: str) -> Failure:
-    """What an error means for the file that is to be uploaded; `account` is whose rights were not enough."""
+def source_failure(error: OSError, path: str) -> Failure:
+    """What an error means for the file that is to be uploaded; not in the loop: it looks the account up."""
     if isinstance(error, ForeignLink):
         return local_failure(error, path)
     transient = False
     match error.errno:
         case errno.ENOENT | errno.ENOTDIR:
-            name, clause = "ERROR_FILE_NOT_FOUND", "there is no such file: check the path, then resume the job"
+            name, clause = "ERROR_FILE_NOT_FOUND", "there is no such file: check the path"
         case errno.EACCES | errno.EPERM:
-            name, clause = "E_ACCESSDENIED", f"{account} may not read it: give it read access, then resume the job"
+            name, clause = "E_ACCESSDENIED", f"{account_name()} may not read it: give it read access"
         case errno.EISDIR | errno.ENXIO:
             name, clause = "E_ACCESSDENIED", "it is no regular file: only files can be uploaded"
         case _:
@@ -94,9 +95,8 @@ def changed(path: str) -> Failure:
 class Source:
     """An open source; every answer comes in the loop, and none after `close`."""
 
-    def __init__(self, loop: Loop, path: str, account: str) -> None:
+    def __init__(self, loop: Loop, path: str) -> None:
         self.path = path
-        self._account = account
         self._helper = Helper(loop, "source")
         self._opened: Opened | None = None
         self._is_closed = False
@@ -112,41 +112,49 @@ class Source:
 
     def open(self, done: Callable[[Failure | None], None]) -> None:
         """Open the path with this process's rights."""
-        self._run(lambda: open_source(self.path), done)
+        self._open(lambda: open_source(self.path), done)
 
     def take(self, fd: int, done: Callable[[Failure | None], None]) -> None:
         """Use a descriptor that another process has opened; it is ours from now on."""
-        self._run(lambda: opened(fd), done)
+        self._open(lambda: opened(fd), done)
 
-    def _run(self, work: Callable[[], Opened], done: Callable[[Failure | None], None]) -> None:
-        def on_opened(result: Opened | OSError) -> None:
-            if self._is_closed:
-                if isinstance(result, Opened):
-                    os.close(result.fd)
-            elif isinstance(result, Opened):
+    def _open(self, work: Callable[[], Opened], done: Callable[[Failure | None], None]) -> None:
+        def on_opened(result: Opened | Failure) -> None:
+            if isinstance(result, Opened):
                 self._opened = result
                 done(None)
             else:
-                done(self.failure(result))
+                done(result)
 
-        self._helper.submit(work, on_opened)
-
-    def failure(self, error: OSError) -> Failure:
-        """What an error means for this file."""
-        return source_failure(error, self.path, account=self._account)
+        self._submit(work, on_opened, unwanted=lambda result: os.close(result.fd))
 
     def check(self, done: Callable[[Failure | None], None]) -> None:
         """Find out whether the file still is what it was."""
+        source = self.opened
+        self._submit(lambda: None if _is_same(source) else changed(self.path), done)
 
-        def on_checked(result: bool | OSError) -> None:
-            if self._is_closed:
-                return
-            if isinstance(result, OSError):
-                done(self.failure(result))
-            else:
-                done(None if result else changed(self.path))
+    def _submit(
+        self,
+        work: Callable[[], _T],
+        done: Callable[[_T | Failure], None],
+        unwanted: Callable[[_T], None] = lambda _result: None,
+    ) -> None:
+        """Do it in the thread; nobody hears of it after `close`."""
 
-        self._helper.submit(lambda: _is_same(self.opened), on_checked)
+        def judged() -> _T | Failure:
+            try:
+                return work()
+            except OSError as error:
+                return source_failure(error, self.path)
+
+        def on_done(result: _T | Failure | OSError) -> None:
+            assert not isinstance(result, OSError)
+            if not self._is_closed:
+                done(result)
+            elif not isinstance(result, Failure):
+                unwanted(result)
+
+        self._helper.submit(judged, on_done)
 
     def pieces(self, offset: int, length: int) -> Pieces:
         """A part of the file as the body of a request."""
@@ -156,26 +164,18 @@ class Source:
         """Read a piece; with the first one of a request the file is compared, too."""
         source = self.opened
 
-        def work() -> bytes | None:
+        def work() -> bytes | Failure:
             if first and not _is_same(source):
-                return None
+                return changed(self.path)
             data = os.pread(source.fd, count, offset)
             while 0 < len(data) < count:
                 more = os.pread(source.fd, count - len(data), offset + len(data))
                 if not more:
                     break
                 data += more
-            return data if len(data) == count else None
+            return data if len(data) == count else changed(self.path)
 
-        def on_read(result: bytes | OSError | None) -> None:
-            if self._is_closed:
-                return
-            if isinstance(result, OSError):
-                done(self.failure(result))
-            else:
-                done(changed(self.path) if result is None else result)
-
-        self._helper.submit(work, on_read)
+        self._submit(work, done)
 
     def close(self) -> None:
         """Give the file back when the thread has done what it is at; that may hang, and nobody waits for it."""
@@ -210,6 +210,11 @@ class Pieces:
         self._failure: Failure | None = None
         self.is_waiting = False
         """Whether the connection waits for the file."""
+
+    @property
+    def path(self) -> str:
+        """The file's."""
+        return self._source.path
 
     def __repr__(self) -> str:
         return f"<Pieces {self._offset}+{self._next} of {self.length}>"

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from openbits.core.model import REPLY_INDEX
 from openbits.frames.codec import FrameError
 from openbits.frames.worker import (
     DoneFile,
@@ -26,6 +27,8 @@ from openbits.frames.worker import (
     StartTransfer,
     TransferBroken,
     TransferEnded,
+    UploadFile,
+    UploadMoved,
 )
 from openbits.worker.challenges import Challenges
 from openbits.worker.client import Client
@@ -41,6 +44,8 @@ from openbits.worker.places import OwnPlace, Place
 from openbits.worker.proxies import Plan, Proxies, make_plan, needs_reading
 from openbits.worker.rangedownload import RangeDownload
 from openbits.worker.sink import SinkSettings
+from openbits.worker.source import Source
+from openbits.worker.upload import Upload
 
 _REPORT_S: Final = 0.25
 _DONE_PER_FRAME: Final = 1_000
@@ -89,6 +94,7 @@ class Transfer:
         self.header_lines = header_lines(settings.custom_headers)
         self.challenges = Challenges(settings.implicit, tools.tickets, self.header_lines)
         self.has_progressed = False
+        self.meant_for = ""
         self.allowance = settings.max_download_bytes
         self._engine = engine
         self._send = send
@@ -97,6 +103,8 @@ class Transfer:
         self._on_ended = on_ended
         self._queue: deque[FileSpec] = deque()
         self._has_all = False
+        self._upload: Upload | None = None
+        self._upload_lane: Lane | None = None
         self._lanes: dict[Fetch, Lane | None] = {}
         """Files that are on the way, with the lane that each uses."""
         self._idle_lanes: list[Lane] = []
@@ -124,6 +132,8 @@ class Transfer:
         assert isinstance(plan, Plan), "make_plan says itself what went wrong"
         self.proxies = Proxies(plan, self._on_proxy_chosen)
         self._has_proxies = True
+        if self._upload is not None and not self._is_stopping:
+            self._upload.start()
         self._advance()
 
     def _on_proxy_chosen(self, way: str) -> None:
@@ -140,10 +150,26 @@ class Transfer:
         self._has_all = self._has_all or last
         self._advance()
 
+    def upload(self, order: UploadFile) -> None:
+        """The file that is sent, instead of files that are fetched; its reply may follow as one."""
+        self._has_all = True
+        self._upload_lane = self._make_lane()
+        self._upload = Upload(self, self._upload_lane, order)
+        self._open.add(self._upload)
+        if self._has_proxies:
+            self._upload.start()
+
+    def kept(self, number: int) -> None:
+        """What an UploadMoved said is on the disk."""
+        if self._upload is not None:
+            self._upload.kept(number)
+
     def receive_handle(self, message: FileHandle, fd: int | None) -> None:
         """A temporary file that was asked for, or why there is none; the descriptor is ours from now on."""
         if self._handles is not None:
             self._handles.receive(message, fd)
+            if self._upload is not None:
+                self._take_source(self._handles, self._upload)
             self._advance()
         elif fd is not None:
             os.close(fd)
@@ -200,6 +226,44 @@ class Transfer:
             self._taken[spec.index] = handle
         return spec.index in self._taken
 
+    # --- an upload ---------------------------------------------------------------------------
+
+    def open_source(self, upload: Upload) -> None:
+        """See `upload.Run`."""
+        if self._handles is not None:
+            self._handles.ask_source(upload.spec)
+            return
+        source = Source(self.tools.loop, upload.spec.local_name)
+        source.open(lambda failure: upload.source_opened(failure or source))
+
+    def _take_source(self, handles: Handles, upload: Upload) -> None:
+        handle = handles.take(upload.spec.index)
+        if isinstance(handle, Handle):
+            source = Source(self.tools.loop, upload.spec.local_name)
+            source.take(handle.take_fd(), lambda failure: upload.source_opened(failure or source))
+        elif handle is not None:
+            upload.source_opened(handle)
+
+    def fetch_reply(self, spec: FileSpec, meant_for: str) -> None:
+        """See `upload.Run`: it is fetched as any file is."""
+        self.meant_for = meant_for
+        self._queue.append(spec)
+        self._advance()
+
+    def fail_reply(self, failure: Failure) -> None:
+        """See `upload.Run`."""
+        self._fail(failure, REPLY_INDEX)
+
+    def send_started(self, message: FileStarted) -> None:
+        """See `upload.Run`."""
+        self._send(message)
+
+    def send_moved(self, message: UploadMoved) -> None:
+        """See `upload.Run`."""
+        self._send(message)
+
+    # --- places ------------------------------------------------------------------------------
+
     def place(self, spec: FileSpec) -> Place:
         """See `fetch.Run`."""
         return OwnPlace(self.directories, spec.temporary_name) if self._handles is None else self._taken[spec.index]
@@ -238,6 +302,8 @@ class Transfer:
         self._send_done()
         for lane in self._idle_lanes:
             lane.close()
+        if self._upload_lane is not None:
+            self._upload_lane.close()
         self.directories.close()
         transfer = self.settings.transfer
         if self._failure is None:
@@ -329,6 +395,10 @@ class Transfer:
             self.tools.loop.post(self._send_done)
         self._done.append(DoneFile(index=fetch.spec.index, size=size))
         self._release_handle(fetch.spec.index)
+        if self._upload is not None and fetch is not self._upload:
+            # Told before anything else is: whatever follows can only be done because the reply is here.
+            self._send_done()
+            self._upload.reply_fetched()
         self._end_if_over()
 
     def _send_done(self) -> None:

@@ -1,0 +1,318 @@
+"""One request of an upload and its answer: by which proxy, with which proof of who asks, and how long to wait.
+
+A request ends with exactly one of `on_answer`, `on_broken` and `on_failed`.  Challenges that can be met are met, by
+sending the same request again; redirects are answers like any other.  An answer whose header block is whole counts,
+whatever became of the connection after it: who refuses a body need not read it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final, Protocol
+
+from openbits.core.http import Response, host_of
+from openbits.core.model import AuthTarget
+from openbits.errors import ErrorContext
+from openbits.frames.worker import StartTransfer
+from openbits.worker.answers import status_failure
+from openbits.worker.asking import Body, Request
+from openbits.worker.challenges import ASKED_BY, NOTHING, Answers, Challenges, Preparing
+from openbits.worker.failure import Failure, TransferError, shown
+from openbits.worker.fetch import Lane
+from openbits.worker.loop import Loop
+from openbits.worker.proxies import Proxies
+from openbits.worker.source import Pieces
+
+ANSWER_PATIENCE_S: Final = 300.0
+"""How long the server may work at what it has got whole: it may have an application to ask (U30)."""
+_LOOK_S: Final = 0.25
+_IDLE_S: Final = 1.0
+"""A kept connection that was in use so short a time ago has not been closed for being idle: it broke."""
+
+
+class Surroundings(Protocol):
+    """The transfer, as far as it matters here."""
+
+    settings: StartTransfer
+    challenges: Challenges
+    proxies: Proxies
+
+
+class Exchange:
+    """One request at a time; it is the client's handler."""
+
+    def __init__(
+        self,
+        run: Surroundings,
+        lane: Lane,
+        loop: Loop,
+        *,
+        meant_for: str,
+        on_answer: Callable[[Response], None],
+        on_broken: Callable[[Failure, bool], None],
+        on_failed: Callable[[Failure], None],
+        on_sent: Callable[[int], None],
+    ) -> None:
+        self._run = run
+        self._lane = lane
+        self._loop = loop
+        self._meant_for = meant_for
+        """The address for which the job may prove who it is."""
+        self._on_answer = on_answer
+        self._on_broken = on_broken
+        self._on_failed = on_failed
+        self._on_sent = on_sent
+        self._request: Request | None = None
+        self._pieces: Pieces | None = None
+        self._preparing: Preparing | None = None
+        self._answers = NOTHING
+        self._follow_up: Callable[[], None] | None = None
+        self._response: Response | None = None
+        self._answer_patience_s = 0.0
+        self._answer_due_at: float | None = None
+        self._acknowledged_bytes = 0
+        self._base_bytes: int | None = None
+        self._look_at = 0.0
+        self._answered_at: float | None = None
+        self._was_idle = False
+        lane.on_stall = self._on_stall
+
+    def __repr__(self) -> str:
+        return f"<Exchange {self._request.url if self._request is not None else 'idle'}>"
+
+    # --- asking ------------------------------------------------------------------------------
+
+    def send(
+        self,
+        method: str,
+        url: str,
+        headers: tuple[str, ...],
+        pieces: Pieces | None,
+        *,
+        fresh: bool,
+        may_take_long: bool,
+    ) -> None:
+        """Make a request; `may_take_long`: the server has something to do before it answers."""
+        self._pieces = pieces
+        if pieces is not None:
+            pieces.on_take = self._on_take
+        self._answer_patience_s = ANSWER_PATIENCE_S if may_take_long else 0.0
+        self._was_idle = self._answered_at is None or self._loop.now - self._answered_at > _IDLE_S
+        self._begin(Request(url=url, headers=headers, method=method, outgoing=pieces, fresh=fresh))
+
+    def _begin(self, request: Request) -> None:
+        try:
+            # Anew for each request: a proxy may have failed.
+            proxy = self._run.proxies.choose(request.url)
+        except TransferError as error:
+            self._on_failed(error.failure)
+            return
+        self._lane.client.proxy_host = "" if proxy is None else proxy.host.strip("[]")
+        self._request = replace(request, proxy=proxy)
+        if self._run.challenges.is_asked(self._meant_for, request.url, self._lane.client.proxy_host):
+            self._prove(self._request, None)
+        else:
+            self._answers = NOTHING
+            self._start(self._request)
+
+    def _start(self, request: Request) -> None:
+        self._request = request
+        self._response = self._follow_up = None
+        self._answer_due_at = None
+        self._acknowledged_bytes = 0
+        self._base_bytes = None
+        self._look_at = 0.0
+        self._lane.watchdog.touch()
+        self._lane.client.send(request, self)
+
+    def abort(self) -> None:
+        """Drop the request, if there is one; nothing more is heard of it."""
+        if self._preparing is not None:
+            self._preparing.cancel()
+            self._preparing = None
+        self._lane.watchdog.rest()
+        self._lane.client.abort()
+        self._stop_reading()
+
+    def _stop_reading(self) -> None:
+        if self._pieces is not None:
+            self._pieces.on_take = None
+            self._pieces.stop()
+            self._pieces = None
+
+    # --- challenges --------------------------------------------------------------------------
+
+    def _prove(self, request: Request, response: Response | None) -> None:
+        """Send a request with what proves who asks; `response` is the challenge to it, if there was one."""
+        self._lane.watchdog.touch()
+
+        def done(answers: Answers, reason: str) -> None:
+            self._preparing = None
+            if reason:
+                assert response is not None
+                self._refuse(response, reason)
+                return
+            self._answers = answers
+            self._start(
+                replace(
+                    request,
+                    headers=request.headers + answers.server,
+                    proxy_headers=request.proxy_headers + answers.proxy,
+                )
+            )
+
+        self._preparing = self._run.challenges.prepare(
+            first_url=self._meant_for,
+            url=request.url,
+            proxy_host=self._lane.client.proxy_host,
+            asked_now=None if response is None else ASKED_BY[response.status],
+            done=done,
+        )
+
+    def _challenged(self, response: Response, target: AuthTarget) -> Callable[[], None]:
+        request = self._request
+        assert request is not None
+        reason = self._run.challenges.reason_against(
+            response,
+            target,
+            first_url=self._meant_for,
+            url=request.url,
+            proxy_host=self._lane.client.proxy_host,
+            sent=self._answers,
+        )
+        if reason:
+            return lambda: self._refuse(response, reason)
+        used = self._answers.server
+        bare = replace(request, headers=tuple(line for line in request.headers if line not in used), proxy_headers=())
+        return lambda: self._prove(bare, response)
+
+    def _refuse(self, response: Response, reason: str) -> None:
+        request = self._request
+        assert request is not None
+        self._lane.watchdog.rest()
+        self._stop_reading()
+        failure = status_failure(response, request.url, reason, proxy=request.proxy)
+        self._on_failed(self._run.proxies.named(failure, request))
+
+    # --- the client's handler ----------------------------------------------------------------
+
+    def on_response(self, response: Response) -> Body:
+        """See `asking.Handler`: of an answer only the header block is of use."""
+        self._lane.watchdog.touch()
+        if response.status in ASKED_BY:
+            self._follow_up = self._challenged(response, ASKED_BY[response.status])
+        self._response = response
+        return Body.DISCARD
+
+    def on_data(self, data: bytes) -> None:
+        """See `asking.Handler`."""
+        raise AssertionError(f"{self!r} did not ask for {len(data)} bytes")
+
+    def on_socket(self, fd: int) -> None:
+        """See `asking.Handler`."""
+        raise AssertionError(f"{self!r} did not ask for descriptor {fd}")
+
+    def on_end(self, failure: Failure | None) -> None:
+        """See `asking.Handler`."""
+        self._lane.watchdog.rest()
+        response, follow_up = self._response, self._follow_up
+        self._answered_at = self._loop.now
+        if failure is not None and not failure.is_break:
+            self._stop_reading()
+            self._on_failed(self._run.proxies.named(failure, self._request))
+        elif response is None:
+            assert failure is not None
+            self._lost(failure)
+        elif follow_up is not None:
+            follow_up()
+        else:
+            self._stop_reading()
+            self._on_answer(response)
+
+    def _lost(self, failure: Failure) -> None:
+        request = self._request
+        assert request is not None
+        if self._was_idle and self._lane.client.was_reused and not request.fresh:
+            # The server had closed the kept connection: nothing is wrong with the upload.
+            self._begin(replace(request, fresh=True, headers=self._bare(request), proxy_headers=()))
+            return
+        if (
+            failure.may_try_next_proxy
+            and request.proxy is not None
+            and self._run.proxies.has_other(request.url, request.proxy)
+        ):
+            self._begin(replace(request, headers=self._bare(request), proxy_headers=()))
+            return
+        self._give_up(failure)
+
+    def _bare(self, request: Request) -> tuple[str, ...]:
+        """The headers without the proof: it is of use once."""
+        return tuple(line for line in request.headers if line not in self._answers.server)
+
+    def _give_up(self, failure: Failure) -> None:
+        was_reached = self._lane.client.was_connected
+        self._stop_reading()
+        self._on_broken(self._run.proxies.named(failure, self._request), was_reached)
+
+    # --- how far it has come -----------------------------------------------------------------
+
+    def _on_take(self) -> None:
+        """libcurl takes a piece: time to look, now and then, how much of it has arrived."""
+        if self._loop.now >= self._look_at:
+            self._look_at = self._loop.now + _LOOK_S
+            self._loop.post(self._look)
+
+    def _look(self) -> None:
+        if self._pieces is None:
+            return
+        flow = self._lane.client.outflow()
+        if flow is None:
+            return
+        if self._base_bytes is None:
+            # What was acknowledged before does not belong to this request.
+            self._base_bytes = flow.acknowledged_bytes
+            return
+        self._on_sent(min(flow.acknowledged_bytes - self._base_bytes, self._pieces.length))
+
+    def _on_stall(self) -> None:
+        """Nothing came in for the stall timeout: only now is it asked whether anything went out."""
+        request, pieces, client = self._request, self._pieces, self._lane.client
+        assert request is not None
+        timeout_s = self._run.settings.stall_timeout_s
+        flow = client.outflow()
+        known_bytes = max(self._acknowledged_bytes, self._base_bytes or 0)
+        if pieces is not None and flow is not None and flow.acknowledged_bytes > known_bytes:
+            self._acknowledged_bytes = flow.acknowledged_bytes
+            self._lane.watchdog.touch()
+            return
+        is_sent = pieces is None or client.handed_bytes >= pieces.length
+        if is_sent and flow is not None and not flow.queued_bytes and self._has_patience(timeout_s):
+            self._lane.watchdog.touch()
+            return
+        if pieces is not None and pieces.is_waiting:
+            failure = Failure(
+                name="ERROR_READ_FAULT",
+                context=ErrorContext.LOCAL_FILE,
+                message=f"{shown(pieces.path)} gave no bytes for {timeout_s} s: it is tried again later",
+                transient=True,
+            )
+            self.abort()
+            self._on_failed(failure)
+            return
+        what = "did not answer" if is_sent else "took no bytes"
+        failure = Failure(
+            name="ERROR_WINHTTP_TIMEOUT",
+            context=ErrorContext.GENERAL_TRANSPORT,
+            message=f"{host_of(request.url)} {what} for too long",
+            transient=True,
+            is_break=True,
+        )
+        was_reached = client.was_connected
+        self.abort()
+        self._on_broken(self._run.proxies.named(failure, request), was_reached)
+
+    def _has_patience(self, waited_s: float) -> bool:
+        if self._answer_due_at is None:
+            self._answer_due_at = self._loop.now - waited_s + self._answer_patience_s
+        return self._loop.now < self._answer_due_at
