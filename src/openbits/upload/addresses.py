@@ -77,3 +77,23 @@ def resolve_reply_url(upload_url: str, text: str) -> str:
     if len(url) > URL_LIMIT:
         raise BadAddress(f"BITS-Reply-URL makes an address longer than {URL_LIMIT} characters")
     return url
+
+
+def resolve_location(upload_url: str, text: str) -> str:
+    """Make the Location of an upload's own resource (tus, IETF) an address; never from https down to http.
+
+    Raises BadAddress.
+    """
+    if len(text) > URL_LIMIT:
+        raise BadAddress(f"Location is longer than {URL_LIMIT} characters")
+    try:
+        plain = quote(text.strip().encode("latin-1", "replace"), safe=_URL_SAFE)
+        base, parts = urlsplit(upload_url), urlsplit(urljoin(upload_url, plain))._replace(fragment="")
+        hostname, _ = parts.hostname, parts.port
+    except ValueError:
+        raise BadAddress(f"Location {text[:80]!r} is no URL") from None
+    if parts.scheme not in ("http", "https") or not hostname or not text.strip():
+        raise BadAddress(f"Location {text[:80]!r} is no address of http or https")
+    if base.scheme == "https" and parts.scheme == "http":
+        raise BadAddress(f"Location {text[:80]!r} would leave https for http")
+    return parts.geturl()

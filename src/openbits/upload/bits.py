@@ -51,6 +51,7 @@ from openbits.upload.failures import (
     host_of,
     http_failure,
     invalid_answer,
+    mismatch,
     remote_failure,
     short,
 )
@@ -437,15 +438,6 @@ class BitsConversation:
 
 
 _Move = tuple[BitsConversation, Effects]
-
-
-def mismatch(url: str, clause: str) -> Failure:
-    """No upload protocol in common; `clause` goes on after the server's name."""
-    return remote_failure(
-        "BG_E_CLIENT_SERVER_PROTOCOL_MISMATCH",
-        url,
-        f"{clause}: a server that takes plain files is sent to with 'bits put --protocol put'",
-    )
 
 
 def _is_unknown_session(ack: Ack | None) -> bool:

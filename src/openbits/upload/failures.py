@@ -103,6 +103,15 @@ def invalid_answer(url: str, clause: str, *, transient: bool = False) -> Failure
     return remote_failure("BG_E_INVALID_SERVER_RESPONSE", url, f"{clause}: ask whoever runs it", transient=transient)
 
 
+def mismatch(url: str, clause: str) -> Failure:
+    """No upload protocol in common; `clause` goes on after the server's name."""
+    return remote_failure(
+        "BG_E_CLIENT_SERVER_PROTOCOL_MISMATCH",
+        url,
+        f"{clause}: a server that takes plain files is sent to with 'bits put --protocol put'",
+    )
+
+
 def remote_failure(name: str, url: str, clause: str, *, transient: bool = False) -> Failure:
     """An error of the remote file; `clause` goes on after the server's name."""
     return Failure(
