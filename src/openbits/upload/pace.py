@@ -21,6 +21,7 @@ REQUEST_S: Final = 2.0
 """How long one request should take: progress and the stall timer count acknowledged bytes."""
 
 _QUICK_S: Final = 0.5
+_SHORTEST_S: Final = 0.001
 _TRIALS_APART: Final = 16
 _BREAKS_LIMIT: Final = 2
 
@@ -60,7 +61,7 @@ class Pace:
         if elapsed_s < 0:
             return pace
         grown = pace.next_bytes * (4 if elapsed_s < _QUICK_S else 2)
-        affordable = int(length * REQUEST_S / elapsed_s) if elapsed_s > 0 else grown
+        affordable = int(length * REQUEST_S / max(elapsed_s, _SHORTEST_S))
         return replace(pace, next_bytes=min(max(min(grown, affordable), LEAST_BYTES), pace.cap_bytes))
 
     def _after_calm(self) -> Pace:
