@@ -12,7 +12,6 @@ from openbits.api import wire
 from openbits.core import access
 from openbits.core.model import (
     REPLY_INDEX,
-    UPLOAD_INDEX,
     Caller,
     File,
     Job,
@@ -81,11 +80,11 @@ def error_of(job: Job) -> JobError | None:
 
 def error_out(job: Job, error: JobError) -> wire.ErrorOut:
     """Render a job's error."""
-    file = remote = None
+    file = None
     if error.file_index is not None and error.file_index < job.part_count:
         file = job.part(error.file_index)
-        # A reply comes from where the file went, from an address that means nothing to anybody (E6).
-        remote = file.remote_name or job.files[UPLOAD_INDEX].remote_name
+    # Of a reply only the message knows the address: it is the server's to choose, anew for each session.
+    remote = file.remote_name if file is not None else ""
     return wire.ErrorOut(
         code=error.name,
         hresult=error.code.hresult,

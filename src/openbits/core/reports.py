@@ -23,7 +23,7 @@ from openbits.core.events import (
     WorkerLost,
 )
 from openbits.core.failing import no_network
-from openbits.core.model import UPLOAD_INDEX, Closing, File, Job, JobState, Validator
+from openbits.core.model import REPLY_INDEX, UPLOAD_INDEX, Closing, File, Job, JobState, Validator
 from openbits.core.moves import failed, moved, new_run, progressed, touched, transferred, with_files
 from openbits.core.names import public_url
 from openbits.core.states import Trigger
@@ -148,11 +148,18 @@ def run_ended(job: Job, event: RunEnded, env: Environment) -> Step | None:
     if event.failure is not None:
         if is_blocked_by_network(job, env):
             return failed(job, no_network(), env)
-        return _source_forgotten(failed(job, event.failure, env), event.failure)
+        return _source_forgotten(failed(_reply_known(job, event.failure), event.failure, env), event.failure)
     if not job.has_work:
         return Step(job=transferred(job, env), entries=(Entry(kind="transferred", text="all files are transferred"),))
     # Files were added while the run was under way: go on with them, without leaving the state.
     return new_run(job, env)
+
+
+def _reply_known(job: Job, failure: Failure) -> Job:
+    """A reply that fails before anything of it is here has no size, but is known: that tells it from the upload (E6)."""
+    if failure.index != REPLY_INDEX or job.reply is None or job.reply.bytes_total is not None:
+        return job
+    return with_files(job, {REPLY_INDEX: replace(job.reply, bytes_total=0)})
 
 
 def _source_forgotten(step: Step, failure: Failure) -> Step:

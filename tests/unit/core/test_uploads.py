@@ -165,6 +165,16 @@ def test_another_error_forgets_nothing() -> None:
     assert made.job.state is JobState.TRANSIENT_ERROR
 
 
+def test_e6_an_error_of_the_reply_makes_its_size_known() -> None:
+    """REMOTE_FILE with an unknown size is the upload's error, with a known one the reply's."""
+    job = reply_job_in(JobState.TRANSFERRING, source(bytes_total=100, bytes_transferred=100))
+    of_reply = after(job, RunEnded(run=1, failure=failure("BG_E_HTTP_ERROR_404", index=REPLY_INDEX)))
+    assert of_reply.reply == replace(REPLY, bytes_total=0)
+    of_upload = after(job, RunEnded(run=1, failure=failure("BG_E_HTTP_ERROR_404", index=UPLOAD_INDEX)))
+    assert of_upload.reply == REPLY
+    assert after(of_reply, Resume()).reply == of_reply.reply
+
+
 def test_s5_a_reply_needs_the_network_as_the_upload_does() -> None:
     assert is_blocked_by_network(reply_job_in(JobState.QUEUED, sent()), OFFLINE)
     assert not is_blocked_by_network(reply_job_in(JobState.QUEUED, sent(), reply=here()), OFFLINE)

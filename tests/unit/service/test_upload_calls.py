@@ -283,7 +283,7 @@ def test_e6_an_error_of_the_reply_names_the_reply() -> None:
         assert out.state == "ERROR"
         assert out.error is not None
         assert (out.error.context, out.error.file) == ("REMOTE_FILE", None)
-        assert (out.error.remote_name, out.error.local_name) == ("http://origin.example/in/0", "/home/alice/r")
+        assert (out.error.remote_name, out.error.local_name) == (None, "/home/alice/r")
         assert out.reply is not None
         assert out.reply.bytes_total == 9
 
