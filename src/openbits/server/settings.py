@@ -252,7 +252,13 @@ def _notification_url(value: Any) -> str:
         _ = parts.port
     except ValueError:
         raise Unsuitable(wanted) from None
-    if parts.scheme not in ("", "http") or (parts.scheme and not parts.hostname) or " " in value or parts.fragment:
+    if (
+        parts.scheme not in ("", "http")
+        or (parts.scheme and not parts.hostname)
+        or parts.username is not None
+        or " " in value
+        or parts.fragment
+    ):
         raise Unsuitable(wanted)
     return value
 

@@ -94,6 +94,6 @@ def one_of(meanings: Mapping[Any, Any]) -> Check:
 
 def full_path(value: Any) -> str:
     """A path from the root of the file system."""
-    if not isinstance(value, str) or not value.startswith("/") or "\0" in value:
+    if not isinstance(value, str) or not value.startswith("/") or not value.isprintable():
         raise Unsuitable("a full path")
     return value
