@@ -15,14 +15,12 @@ import pytest
 from openbits.errors import ErrorContext
 from openbits.frames.worker import (
     FileReceived,
-    FileSpec,
     TransferBroken,
     TransferEnded,
-    UploadFile,
     UploadKept,
     UploadMoved,
 )
-from support.origin import generate
+from support.upload_orders import KIBI, MEBI, again, assert_done, make, order
 from support.upload_server import (
     UploadServer,
     forget,
@@ -37,8 +35,6 @@ from support.upload_server import (
 )
 from support.worker_process import WorkerProcess
 
-KIBI = 1024
-MEBI = 1024 * 1024
 PING = frozenset({"Ping"})
 
 
@@ -52,36 +48,6 @@ def server() -> Iterator[UploadServer]:
 def worker() -> Iterator[WorkerProcess]:
     with WorkerProcess() as process:
         yield process
-
-
-def order(server: UploadServer, source: Path, **more: Any) -> UploadFile:
-    """What the service sends for a new job."""
-    file = FileSpec(index=0, remote_name=server.url("/in/file"), local_name=str(source), temporary_name="")
-    return UploadFile(**{"transfer": 1, "file": file, "protocol": "bits", "memory": "", **more})
-
-
-def again(worker: WorkerProcess, before: UploadFile, **more: Any) -> UploadFile:
-    """What the service sends for the next run: everything that it was told."""
-    moved = worker.all(UploadMoved)[-1]
-    started = worker.started()[-1]
-    file = replace(
-        before.file, durable_bytes=moved.acknowledged_bytes, size=started.size, last_modified=started.last_modified
-    )
-    return replace(before, **{"transfer": before.transfer + 1, "file": file, "memory": moved.memory, **more})
-
-
-def make(directory: Path, size: int, seed: int = 1) -> tuple[Path, bytes]:
-    content = generate(size, seed)
-    path = directory / f"source{seed}"
-    path.write_bytes(content)
-    return path, content
-
-
-def assert_done(ended: TransferEnded, worker: WorkerProcess, server: UploadServer, content: bytes) -> None:
-    assert (ended.error, ended.message) == ("", "")
-    assert [(file.index, file.size) for file in worker.done] == [(0, len(content))]
-    assert server.files["/in/file"] == content
-    assert not server.sessions
 
 
 # --- the whole way -----------------------------------------------------------------------------
