@@ -134,10 +134,10 @@ class Exchange(Protocol):
 
         The fast way: the bytes do not pass through the application, and the loop does not wait for the disk.  May be
         called several times for consecutive parts.  Fewer than `length` bytes are returned only when the body ends
-        before (one shorter than the caller believes); nothing is awaited beyond the body's end.
-        Nothing is written to `fd` after it has returned, raised or been cancelled; the file's own offset is not used.
-        Nothing is made durable: that is the caller's (fdatasync).  Raises ConnectionLost, StoreFailed.  A chunked body may
-        not be read at all (no upload protocol needs it): it is answered with 411, and the connection ends.
+        before; nothing is awaited beyond its end.  Nothing is written to `fd` after it has returned, raised or been
+        cancelled; the file's own offset is not used.  Nothing is made durable: that is the caller's (fdatasync).  A
+        chunked body may not be read at all (no upload protocol needs it): it is answered with 411, and the connection
+        ends.  Raises ConnectionLost, StoreFailed.
         """
 
     async def discard_body(self, at_most: int) -> bool:

@@ -82,7 +82,10 @@ class Http1Exchange:
         if not length:
             return 0
         first = self._take_held(length)
+        # Whoever is cancelled meanwhile does not hear how much has been read: nothing can follow it then.
+        may_go_on, self._may_go_on = self._may_go_on, False
         turn = await self._wire.receive_to_file(first, fd, offset, length)
+        self._may_go_on = may_go_on
         self._unread -= turn.taken - len(first)
         match turn.ended:
             case Ended.DONE:
