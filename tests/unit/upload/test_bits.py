@@ -10,7 +10,17 @@ import pytest
 from openbits.errors import ErrorContext, error_code
 from openbits.upload import packets
 from openbits.upload.bits import begin
-from openbits.upload.conversation import Begin, BeginCancel, Broken, Chunk, IllegalEvent, Kept, ReplyFetched, Upload
+from openbits.upload.conversation import (
+    Begin,
+    BeginCancel,
+    Broken,
+    Chunk,
+    Event,
+    IllegalEvent,
+    Kept,
+    ReplyFetched,
+    Upload,
+)
 from openbits.upload.pace import LEAST_BYTES
 from openbits.upload.progress import LOST_LIMIT, SETBACKS_LIMIT
 from support.conversations import Playbook, ack, answer, created, received
@@ -332,10 +342,10 @@ def test_a_new_source_ends_the_old_session_first() -> None:
 
 
 @pytest.mark.parametrize("event", [answer(500), LOST, Broken(was_reached=True), Broken(was_reached=False)])
-def test_a_new_source_does_not_wait_for_the_old_session(event: object) -> None:
+def test_a_new_source_does_not_wait_for_the_old_session(event: Event) -> None:
     play = resumed(opened(UPLOAD), SMALL)
     play(Begin(), f"Cancel-Session {URL} BITS-Session-Id=S")
-    play(event, "keep 0", CREATE)  # type: ignore[arg-type]
+    play(event, "keep 0", CREATE)
 
 
 # --- what the server wants ---------------------------------------------------------------------
@@ -520,11 +530,11 @@ def test_close_that_somebody_else_answers_is_sent_again_later() -> None:
 
 
 @pytest.mark.parametrize("event", [ack(), answer(200), answer(302), answer(404), ack(403), answer(401), LOST])
-def test_u44_a_cancelled_session_is_over_with_any_answer(event: object) -> None:
+def test_u44_a_cancelled_session_is_over_with_any_answer(event: Event) -> None:
     play = resumed(opened(UPLOAD), UPLOAD)
     play(BeginCancel(), f"Cancel-Session {URL} BITS-Session-Id=S")
     assert play.sent.ends_session
-    play(event, "finished")  # type: ignore[arg-type]
+    play(event, "finished")
 
 
 @pytest.mark.parametrize("begin_again", [Begin(), BeginCancel()])

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from openbits.upload import resumable
-from openbits.upload.conversation import Begin, Broken, Kept, Upload
+from openbits.upload.conversation import Answered, Begin, Broken, Kept, Upload
 from openbits.upload.ietf import Ietf
 from openbits.upload.progress import SETBACKS_LIMIT
 from support.conversations import Playbook, answer
@@ -35,7 +35,7 @@ def patch(offset: int, length: int, *, last: bool) -> str:
     )
 
 
-def said(status: int, *, complete: bool | None = None, offset: int | None = None, limit: str = "") -> object:
+def said(status: int, *, complete: bool | None = None, offset: int | None = None, limit: str = "") -> Answered:
     headers = [] if complete is None else [("Upload-Complete", f"?{int(complete)}")]
     headers += [("Upload-Offset", str(offset))] if offset is not None else []
     headers += [("Upload-Limit", limit)] if limit else []

@@ -8,7 +8,17 @@ from dataclasses import replace
 import pytest
 
 from openbits.upload import resumable
-from openbits.upload.conversation import Begin, BeginCancel, Broken, IllegalEvent, Kept, ReplyFetched, Upload
+from openbits.upload.conversation import (
+    Answered,
+    Begin,
+    BeginCancel,
+    Broken,
+    Event,
+    IllegalEvent,
+    Kept,
+    ReplyFetched,
+    Upload,
+)
 from openbits.upload.progress import LOST_LIMIT, SETBACKS_LIMIT
 from openbits.upload.tus import Tus, is_offered
 from support.conversations import Playbook, answer
@@ -52,7 +62,7 @@ def resumed(play: Playbook, upload: Upload, *, is_new_source: bool = False) -> P
     return later
 
 
-def took(offset: int, status: int = 204) -> object:
+def took(offset: int, status: int = 204) -> Answered:
     return answer(status, [("Upload-Offset", str(offset)), ("Tus-Resumable", "1.0.0")])
 
 
@@ -259,11 +269,11 @@ def test_a_cancel_that_fails_is_tried_again() -> None:
 
 
 @pytest.mark.parametrize("event", [answer(204), answer(500), Broken(was_reached=True)])
-def test_a_new_source_ends_the_old_upload_first(event: object) -> None:
+def test_a_new_source_ends_the_old_upload_first(event: Event) -> None:
     for later in (resumed(opened(UPLOAD), UPLOAD, is_new_source=True), resumed(opened(UPLOAD), SMALL)):
         upload = later.conversation.upload  # type: ignore[attr-defined]
         later(Begin(), DELETE)
-        later(event, "keep 0", post(upload))  # type: ignore[arg-type]
+        later(event, "keep 0", post(upload))
 
 
 def test_a_damaged_memory_begins_anew() -> None:
