@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -63,6 +63,14 @@ def opened(worker: WorkerProcess) -> tuple[FileOpened, int | None]:
     message, descriptors = received
     assert isinstance(message, FileOpened)
     return message, descriptors[0] if descriptors else None
+
+
+@pytest.fixture
+def open_directory() -> Iterator[Path]:
+    """A directory that every account can look into."""
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o755)
+        yield Path(name)
 
 
 # --- one content or none -----------------------------------------------------------------------
@@ -141,9 +149,8 @@ def test_a_source_that_changed_between_runs_is_an_error_and_resume_sends_the_new
     done.set()
     change(source)
     second = again(worker, first)
-    before = len(server.packets)
     assert_changed(worker.upload(second), source)
-    assert len(server.packets) == before, "the server hears nothing of it"
+    assert {packet.connection for packet in server.packets} == {1}, "the server hears nothing of it"
     # What the service sends when the owner has resumed the job: nothing is known of the source any more.
     third = again(worker, second, transfer=3)
     third = replace(third, file=replace(third.file, size=None, last_modified=None, durable_bytes=0))
@@ -256,11 +263,8 @@ def test_the_same_is_said_when_the_file_is_added(
 
 
 @needs_root
-def test_a_file_that_the_account_may_not_read(server: UploadServer, tmp_path: Path) -> None:
-    for directory in (tmp_path, *tmp_path.parents[:3]):
-        with contextlib.suppress(PermissionError):
-            directory.chmod(0o755)
-    source, _ = make(tmp_path, KIBI)
+def test_a_file_that_the_account_may_not_read(server: UploadServer, open_directory: Path) -> None:
+    source, _ = make(open_directory, KIBI)
     source.chmod(0o600)
     with WorkerProcess(program=_NOBODY) as worker:
         ended = worker.upload(order(server, source))
@@ -268,13 +272,9 @@ def test_a_file_that_the_account_may_not_read(server: UploadServer, tmp_path: Pa
         (result,) = worker.wait_for(OperationResults).results
         worker.send(OpenSource(operation=2, path=str(source)))
         refused, _ = opened(worker)
-    for error, message in (
-        (ended.error, ended.message),
-        (result.error, result.message),
-        (opened.error, opened.message),
-    ):
-        assert error == "E_ACCESSDENIED"
-        assert "nobody may not read it" in message
+    for said in (ended, result, refused):
+        assert said.error == "E_ACCESSDENIED"
+        assert "nobody may not read it" in said.message
 
 
 def test_links_of_ones_own_are_followed(worker: WorkerProcess, server: UploadServer, tmp_path: Path) -> None:
