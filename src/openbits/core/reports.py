@@ -156,7 +156,7 @@ def run_ended(job: Job, event: RunEnded, env: Environment) -> Step | None:
 
 
 def _reply_known(job: Job, failure: Failure) -> Job:
-    """A reply that fails before anything of it is here has no size, but is known: that tells it from the upload (E6)."""
+    """A reply that fails before anything of it is here counts as known: that tells its error from the upload's (E6)."""
     if failure.index != REPLY_INDEX or job.reply is None or job.reply.bytes_total is not None:
         return job
     return with_files(job, {REPLY_INDEX: replace(job.reply, bytes_total=0)})
