@@ -272,7 +272,8 @@ class Dealing:
             os.close(fd)
 
     async def _receive(self, fd: int, effect: Store) -> Event:
-        receiving = self._house.tasks.start("receive", self._receive_parts(fd, effect))
+        work = self._receive_parts(fd, effect)
+        receiving = self._house.tasks.start("receive", work, expected=(ConnectionLost, StoreFailed))
         self._turn.receiving = receiving
         try:
             await asyncio.wait((receiving,))

@@ -34,7 +34,7 @@ class Http1Exchange:
         "_awaits_continue",
         "_head",
         "_held",
-        "_is_discarding_only",
+        "_is_counted",
         "_may_go_on",
         "_unread",
         "_wire",
@@ -50,6 +50,8 @@ class Http1Exchange:
         """What has been received and belongs to the body or to what follows."""
         self._unread = head.content_length or 0
         """Bytes of the body that the application has not had; those in `_held` among them."""
+        self._is_counted = True
+        """Whether it is known where in the body the connection is."""
         self._may_go_on = request.keeps_alive and may_go_on and not head.is_chunked
         self._awaits_continue = request.awaits_continue and not request.rest
         self.status = 0
@@ -83,9 +85,9 @@ class Http1Exchange:
             return 0
         first = self._take_held(length)
         # Whoever is cancelled meanwhile does not hear how much has been read: nothing can follow it then.
-        may_go_on, self._may_go_on = self._may_go_on, False
+        self._is_counted = False
         turn = await self._wire.receive_to_file(first, fd, offset, length)
-        self._may_go_on = may_go_on
+        self._is_counted = True
         self._unread -= turn.taken - len(first)
         match turn.ended:
             case Ended.DONE:
@@ -98,7 +100,7 @@ class Http1Exchange:
 
     async def discard_body(self, at_most: int) -> bool:
         """See `Exchange`."""
-        if self._head.is_chunked or (self._awaits_continue and self._unread):
+        if self._head.is_chunked or (self._awaits_continue and self._unread) or not self._is_counted:
             return False
         try:
             await self._skip(min(at_most, self._unread))
@@ -152,7 +154,7 @@ class Http1Exchange:
             raise RuntimeError(f"{self!r} is answered already")
         parts = body if isinstance(body, tuple) else (body,)
         length = sum(_length(part) for part in parts)
-        if self._awaits_continue or self._unread - len(self._held) > DRAIN_LIMIT_BYTES:
+        if self._awaits_continue or not self._is_counted or self._unread - len(self._held) > DRAIN_LIMIT_BYTES:
             self._may_go_on = False
         is_bodiless = status in _BODILESS or self._head.method == "HEAD"
         head = render_head(status, headers, length=None if status in _BODILESS else length, closes=not self._may_go_on)
