@@ -121,11 +121,15 @@ class ProxyServer:
                 buffer = b""
                 while True:
                     head, buffer = _read_head(sock, buffer)
-                    self._answer(sock, head, number)
+                    length = _length(head)
+                    while len(buffer) < length:
+                        buffer += _more(sock)
+                    body, buffer = buffer[:length], buffer[length:]
+                    self._answer(sock, head, body, number)
             if self._tls is not None:
                 sock.close()
 
-    def _answer(self, sock: socket.socket, head: bytes, number: int) -> None:
+    def _answer(self, sock: socket.socket, head: bytes, sent: bytes, number: int) -> None:
         first, *lines = head.decode("latin-1").split("\r\n")
         method, target, _ = first.split(" ")
         headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
@@ -152,7 +156,7 @@ class ProxyServer:
             path = target.removeprefix("http://").partition("/")[2]
             kept = [line for line in lines if not line.lower().startswith(("proxy-", "connection:"))]
             request = "\r\n".join([f"{method} /{path} HTTP/1.1", *kept, "Connection: close", "", ""])
-            upstream.sendall(request.encode("latin-1"))
+            upstream.sendall(request.encode("latin-1") + sent)
             self._relay(upstream, sock, has_body=method != "HEAD")
 
     def _connect(self, place: str) -> socket.socket:
@@ -196,6 +200,19 @@ def _read_head(sock: socket.socket, buffer: bytes) -> tuple[bytes, bytes]:
         buffer += data
     head, _, rest = buffer.partition(b"\r\n\r\n")
     return head, rest
+
+
+def _length(head: bytes) -> int:
+    """How long the body of a request is."""
+    lines = head.decode("latin-1").split("\r\n")
+    return next((int(line[15:]) for line in lines if line.lower().startswith("content-length:")), 0)
+
+
+def _more(sock: socket.socket) -> bytes:
+    piece = sock.recv(_PIECE)
+    if not piece:
+        raise _Over
+    return piece
 
 
 def _pump(source: socket.socket, target: socket.socket) -> None:
