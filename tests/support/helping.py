@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import openbits
-from openbits import Cloaking, Job, Manager, TokenFlags, TokenOptions
+from openbits import Cloaking, Job, JobType, Manager, TokenFlags, TokenOptions
 from support.accounts import TestAccount
 from support.daemon import Daemon, Process
 
@@ -75,12 +75,18 @@ def options_of(job: Job) -> TokenOptions:
 
 
 @contextlib.contextmanager
-def helped_job(daemon: Daemon, owner: TestAccount | None = None, **properties: object) -> Iterator[Helped]:
+def helped_job(
+    daemon: Daemon,
+    owner: TestAccount | None = None,
+    *,
+    job_type: JobType = JobType.DOWNLOAD,
+    **properties: object,
+) -> Iterator[Helped]:
     """Make a suspended job without files; it is cancelled at the end of the `with` block, if it is still there."""
     with Manager(daemon.socket) as manager:
         dynamic(manager)
         with acting(owner):
-            job = manager.create_job("helped")
+            job = manager.create_job("helped", job_type)
             dynamic(job)
             for name, value in properties.items():
                 job.set_property(name, value)
