@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NoReturn
 
 from bench import machine, report
-from bench.cases import accounts, cloaking, latency, queue, single, small
+from bench.cases import accounts, cloaking, latency, queue, single, small, upload
 from bench.comparing import say
 from bench.context import Amounts, Context, Skipped
 from bench.origin import serve
@@ -32,6 +32,9 @@ CASES: Final[Mapping[str, Callable[[Context], Result]]] = {
     "queue": queue.long_queue,
     "latency": latency.commands,
     "cloaking": cloaking.cloaked,
+    "upload": upload.large,
+    "upload-small": upload.small,
+    "upload-idle": upload.idle,
 }
 
 
