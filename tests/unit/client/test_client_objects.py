@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pathlib
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -55,6 +56,9 @@ ROUTES: dict[str, Any] = {
     "POST /v1/jobs/1/cancel": DONE,
     "POST /v1/jobs/1/complete": PARTIAL,
     "POST /v1/jobs/1/take-ownership": DONE,
+    "GET /v1/jobs/1/reply": Reply(json={"file_name": "/srv/r", "bytes_total": None, "bytes_transferred": 0}),
+    "PUT /v1/jobs/1/reply": DONE,
+    "GET /v1/jobs/1/reply/data": Reply(raw=b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n\x00\xff\n"),
     "PUT /v1/jobs/1/credentials": DONE,
     "DELETE /v1/jobs/1/credentials": Reply(json={"result": "S_FALSE", "hresult": 1, "job": job_out()}),
     "POST /v1/jobs/1/token-options": Reply(status=201, json={"capability": "s3cret/cap"}),
@@ -91,6 +95,9 @@ GETTERS: list[tuple[str, Any]] = [
     ("get_no_progress_timeout", 1_209_600),
     ("get_maximum_download_time", None),
     ("why", "it waits"),
+    ("get_reply_file_name", "/srv/r"),
+    ("get_reply_progress", openbits.ReplyProgress(bytes_total=None, bytes_transferred=0)),
+    ("get_reply_data", b"\x00\xff\n"),
     ("get_owner_integrity_level", 0x2000),
     ("get_owner_elevation_state", False),
     (
@@ -531,3 +538,30 @@ def test_help_shows_the_method_and_its_docstring() -> None:
     assert openbits.Job.resume.__doc__ == openbits.aio.Job.resume.__doc__
     assert "J5" in str(openbits.Job.resume.__doc__)
     assert openbits.Job.resume.__name__ == "resume"
+
+
+def test_j32_a_reply_that_is_empty_is_none_and_one_that_is_too_large_an_error() -> None:
+    empty = Reply(raw=b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    large = problem("BG_E_TOO_LARGE", 0x80200020, "the reply has 2000000 bytes", status=413)
+    with FakeApi({**ROUTES, "GET /v1/jobs/1/reply/data": [empty, large]}) as api, openbits.Manager(api.path) as manager:
+        job = manager.get_job("1")
+        assert job.get_reply_data() is None
+        with pytest.raises(BitsError, match=r"BG_E_TOO_LARGE.*2000000"):
+            job.get_reply_data()
+
+
+def test_j33_the_name_of_the_reply_goes_as_a_path_or_as_none() -> None:
+    with FakeApi(ROUTES) as api, openbits.Manager(api.path) as manager:
+        job = manager.get_job("1")
+        assert job.set_reply_file_name(pathlib.Path("/srv/r")) is Result.S_OK
+        assert job.set_reply_file_name(None) is Result.S_OK
+        assert [request.json for request in api.requests[1:]] == [{"file_name": "/srv/r"}, {"file_name": None}]
+
+
+def test_m7_job_infos_have_their_reply() -> None:
+    reply = file_out(index=1, remote_name="", local_name="/srv/r", bytes_total=None)
+    info = values.job_from(job_out(type="upload-reply", reply=reply))
+    assert info.type is JobType.UPLOAD_REPLY
+    assert info.reply is not None
+    assert (info.reply.local_name, info.reply.progress.bytes_total) == ("/srv/r", None)
+    assert values.job_from(job_out()).reply is None
