@@ -254,8 +254,6 @@ class Dealing:
 
     async def _store(self, effect: Store) -> Event:
         assert self._record is not None
-        if self._turn.is_superseded:
-            return BrokenOff(received_bytes=effect.offset)
         open_part = functools.partial(self._house.storage.open_part, self._record.key, total_bytes=effect.total_bytes)
         try:
             fd = await self._house.blocking(open_part)
@@ -267,6 +265,8 @@ class Dealing:
             if size != effect.offset:
                 # A request was cut off by a stop of ours, or somebody was at the file: it says what is true.
                 return Stored(received_bytes=size)
+            if self._turn.is_superseded:
+                return BrokenOff(received_bytes=size)
             return await self._receive(fd, effect)
         finally:
             os.close(fd)

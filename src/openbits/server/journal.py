@@ -4,6 +4,8 @@ Why SQLite and not a file for each session: a Create must be durable before it i
 syncs of its own; here everybody who waits at the same moment shares one.  Half a write is undone at the next start,
 and all sessions are read in one go.
 
+It keeps some room for itself, so that a full disk does not keep an upload from ending whose room is reserved.
+
 Whoever waits (`write`) is told when the change will survive a power cut.  What nobody waits for (`note`) is written
 too, and survives a killed server; a power cut may undo it.
 """
@@ -23,6 +25,10 @@ from openbits.server.storage import StorageError
 
 NAME: Final = "sessions.sqlite"
 _VERSION: Final = 1
+_WAL_PAGES: Final = 100
+"""After so many pages the write-ahead log begins anew, in the room that it has."""
+_SPARE_BYTES: Final = 400 * 1024
+"""Room that is taken at the start: pages of the database to write to, and a write-ahead log of that length."""
 
 log = logging.getLogger(__name__)
 
@@ -161,6 +167,7 @@ def _open(path: str) -> sqlite3.Connection:
         db.execute("PRAGMA locking_mode = EXCLUSIVE")
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
+        db.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
         version = db.execute("PRAGMA user_version").fetchone()[0]
         if version == 0:
             db.execute("BEGIN IMMEDIATE")
@@ -170,10 +177,22 @@ def _open(path: str) -> sqlite3.Connection:
             db.execute("COMMIT")
         elif version != _VERSION:
             raise sqlite3.DatabaseError(f"it is of version {version}, and this server knows {_VERSION}")
+        _take_room(db)
     except BaseException:
         db.close()
         raise
     return db
+
+
+def _take_room(db: sqlite3.Connection) -> None:
+    """Grow both files; what is deleted again leaves its room to be used. A disk that is full already is no error."""
+    try:
+        db.execute("INSERT OR REPLACE INTO facts (key, text) VALUES ('room', ?)", ("x" * _SPARE_BYTES,))
+        db.execute("DELETE FROM facts WHERE key = 'room'")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+            raise
+    db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
 
 def _apply(db: sqlite3.Connection, changes: dict[str, str | None]) -> None:
