@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from openbits.errors import ErrorContext
+from openbits.frames.worker import FileSpec
 from openbits.worker.failure import Failure, TransferError, account_name, local_failure, shown
 from openbits.worker.helper import Helper
 from openbits.worker.loop import Loop
@@ -60,6 +61,13 @@ def opened(fd: int) -> Opened:
     with contextlib.suppress(OSError):
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
     return Opened(fd, status.st_size, status.st_mtime_ns)
+
+
+def is_as_before(found: Opened, known: FileSpec) -> bool:
+    """Whether a source is what an earlier run saw, if there was one (see `frames.worker.UploadFile`)."""
+    if known.size is None:
+        return True
+    return found.size == known.size and known.last_modified in (None, str(found.modified_ns))
 
 
 def source_failure(error: OSError, path: str) -> Failure:
@@ -126,20 +134,20 @@ class Source:
             else:
                 done(result)
 
-        self._submit(work, on_opened, unwanted=lambda result: os.close(result.fd))
+        self.submit(work, on_opened, unwanted=lambda result: os.close(result.fd))
 
     def check(self, done: Callable[[Failure | None], None]) -> None:
         """Find out whether the file still is what it was."""
         source = self.opened
-        self._submit(lambda: None if _is_same(source) else changed(self.path), done)
+        self.submit(lambda: None if _is_same(source) else changed(self.path), done)
 
-    def _submit(
+    def submit(
         self,
         work: Callable[[], _T],
         done: Callable[[_T | Failure], None],
         unwanted: Callable[[_T], None] = lambda _result: None,
     ) -> None:
-        """Do it in the thread; nobody hears of it after `close`."""
+        """Do it in the file's thread; nobody hears of it after `close`."""
 
         def judged() -> _T | Failure:
             try:
@@ -175,7 +183,7 @@ class Source:
                 data += more
             return data if len(data) == count else changed(self.path)
 
-        self._submit(work, done)
+        self.submit(work, done)
 
     def close(self) -> None:
         """Give the file back when the thread has done what it is at; that may hang, and nobody waits for it."""

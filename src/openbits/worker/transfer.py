@@ -38,6 +38,7 @@ from openbits.worker.failure import Failure
 from openbits.worker.fetch import OWN_HEADERS, Fetch, Lane, Tools
 from openbits.worker.filecopy import FileCopy
 from openbits.worker.files import Directories
+from openbits.worker.fileupload import FileUpload
 from openbits.worker.handles import MOST_OPEN, Handle, Handles
 from openbits.worker.loop import Timer
 from openbits.worker.places import OwnPlace, Place
@@ -103,7 +104,7 @@ class Transfer:
         self._on_ended = on_ended
         self._queue: deque[FileSpec] = deque()
         self._has_all = False
-        self._upload: Upload | None = None
+        self._upload: Upload | FileUpload | None = None
         self._upload_lane: Lane | None = None
         self._lanes: dict[Fetch, Lane | None] = {}
         """Files that are on the way, with the lane that each uses."""
@@ -153,8 +154,11 @@ class Transfer:
     def upload(self, order: UploadFile) -> None:
         """The file that is sent, instead of files that are fetched; its reply may follow as one."""
         self._has_all = True
-        self._upload_lane = self._make_lane()
-        self._upload = Upload(self, self._upload_lane, order)
+        if order.file.remote_name[:5].lower() == "file:":
+            self._upload = FileUpload(self, order)
+        else:
+            self._upload_lane = self._make_lane()
+            self._upload = Upload(self, self._upload_lane, order)
         self._open.add(self._upload)
         if self._has_proxies:
             self._upload.start()
@@ -228,7 +232,7 @@ class Transfer:
 
     # --- an upload ---------------------------------------------------------------------------
 
-    def open_source(self, upload: Upload) -> None:
+    def open_source(self, upload: Upload | FileUpload) -> None:
         """See `upload.Run`."""
         if self._handles is not None:
             self._handles.ask_source(upload.spec)
@@ -236,7 +240,7 @@ class Transfer:
         source = Source(self.tools.loop, upload.spec.local_name)
         source.open(lambda failure: upload.source_opened(failure or source))
 
-    def _take_source(self, handles: Handles, upload: Upload) -> None:
+    def _take_source(self, handles: Handles, upload: Upload | FileUpload) -> None:
         handle = handles.take(upload.spec.index)
         if isinstance(handle, Handle):
             source = Source(self.tools.loop, upload.spec.local_name)

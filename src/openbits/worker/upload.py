@@ -41,7 +41,7 @@ from openbits.worker.exchange import Exchange, Surroundings
 from openbits.worker.failure import Failure
 from openbits.worker.fetch import Lane, Tools
 from openbits.worker.loop import Timer
-from openbits.worker.source import Source, changed
+from openbits.worker.source import Source, changed, is_as_before
 
 _SPOILING: Final = frozenset(
     (
@@ -179,29 +179,22 @@ class Upload:
         else:
             self.run.open_source(self)
 
-    def source_opened(self, source: Source | Failure | None) -> None:
+    def source_opened(self, source: Source | Failure) -> None:
         """The source is open, and what was waiting for it goes on; or why it is not."""
         if isinstance(source, Source) and self._phase is _Phase.CLOSED:
             source.close()
         elif isinstance(source, Failure):
             self.fail(source)
-        elif self._phase is _Phase.OPEN and source is not None:
+        else:
             self.source = source
-            opened, file = source.opened, self._order.file
-            if not self._is_as_before(opened.size, opened.modified_ns):
-                self.fail(changed(file.local_name))
+            if not is_as_before(source.opened, self.spec):
+                self.fail(changed(self.spec.local_name))
             elif self._conversation is None:
-                self._begin(opened.size)
+                self._begin(source.opened.size)
             else:
                 waiting, self._waiting_send = self._waiting_send, None
                 assert waiting is not None
                 self._send(waiting)
-
-    def _is_as_before(self, size: int, modified_ns: int) -> bool:
-        file = self._order.file
-        if file.size is None:
-            return True
-        return file.size == size and file.last_modified in (None, str(modified_ns))
 
     def _begin(self, size: int) -> None:
         order = self._order
