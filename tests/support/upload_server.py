@@ -112,6 +112,14 @@ class Talk:
         raise HangUp
 
 
+    def linger(self) -> None:
+        """End the connection as a careful server does: what still comes in is read, so that the answer is not lost."""
+        self.connection.sock.shutdown(socket.SHUT_WR)
+        while self.connection.sock.recv(1 << 20):
+            pass
+        raise HangUp
+
+
 Action = Callable[[Talk], None]
 
 
@@ -129,7 +137,7 @@ def refuse(status: int, *headers: tuple[str, str]) -> Action:
 
 
 def refuse_unread(status: int, *headers: tuple[str, str]) -> Action:
-    """Answer without reading the body, and end the connection, as servers with a limit do."""
+    """Answer without reading the body, and end the connection; the answer may be lost with it."""
 
     def act(talk: Talk) -> None:
         talk.answer(status, *headers, ("Connection", "close"))

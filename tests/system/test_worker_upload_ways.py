@@ -92,7 +92,7 @@ def test_a_challenge_in_the_middle_sends_the_fragment_again(
             talk.read_body()
         talk.answer(401, _ASKS, *((("Connection", "close"),) if unread else ()))
         if unread:
-            talk.hang_up()
+            talk.linger()
 
     server.on("Fragment", ask, skip=3)
     assert_done(worker.upload(order(server, source), implicit=_ALICE), worker, server, content)
