@@ -277,6 +277,7 @@ class World:
                     outcome = self._exchange(effect)
                 case FetchReply():
                     assert effect.url == "http://farm/up/BITS-Sessions/r"
+                    assert self.server.parts or self.has_forgotten, "the session is over, and its reply with it"
                     self.client.replies += 1
                     outcome = ReplyFetched()
                 case TakeUp():

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from typing import Final
-from urllib.parse import quote, urljoin, urlsplit, urlunsplit
+from urllib.parse import quote, unquote_to_bytes, urljoin, urlsplit, urlunsplit
 
 from openbits.upload.packets import HOST_ID_LIMIT
 
@@ -77,6 +77,31 @@ def resolve_reply_url(upload_url: str, text: str) -> str:
     if len(url) > URL_LIMIT:
         raise BadAddress(f"BITS-Reply-URL makes an address longer than {URL_LIMIT} characters")
     return url
+
+
+def is_http_url(text: str) -> bool:
+    """Whether `text` is an absolute address of http or https."""
+    try:
+        parts = urlsplit(text)
+        hostname, _ = parts.hostname, parts.port
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(hostname)
+
+
+def directory_for(url: str, name: str) -> str:
+    """The address of the directory when the last part of `url` is the file's name, as 'bits put FILE URL/' makes it.
+
+    Where a server chooses the names, that directory is what uploads are made at.  Else "".
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return ""
+    directory, slash, last = parts.path.rpartition("/")
+    if not slash or not last or unquote_to_bytes(last) != name.encode("utf-8", "surrogateescape"):
+        return ""
+    return parts._replace(path=directory + slash).geturl()
 
 
 def resolve_location(upload_url: str, text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-from openbits.upload.addresses import URL_LIMIT, BadAddress, parse_host_id
+from openbits.upload.addresses import URL_LIMIT, BadAddress, is_http_url, parse_host_id
 from openbits.upload.conversation import Upload
 from openbits.upload.memory import BadMemory, Fields, write_memory
 from openbits.upload.pace import Pace, read_pace
@@ -73,6 +73,8 @@ def read(fields: Fields | None) -> Memory | None:
         if memory.session and not is_session_id(memory.session):
             return None
         if memory.host and parse_host_id(memory.host) != memory.host:
+            return None
+        if memory.reply_url and not is_http_url(memory.reply_url):
             return None
     except (BadMemory, BadAddress):
         return None

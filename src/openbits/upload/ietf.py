@@ -29,7 +29,7 @@ class Ietf:
 
     name: str = PROTOCOL_NAME
 
-    def create(self, upload: Upload) -> Send:
+    def create(self, upload: Upload, url: str) -> Send:
         """POST without content, which announces the size and the name (section 4.2)."""
         headers = [_VERSION_HEADER, ("Upload-Complete", "?0"), ("Upload-Length", str(upload.size))]
         if plain := sendable_name(upload.name):
@@ -38,7 +38,7 @@ class Ietf:
             if plain != upload.name:
                 disposition += f"; filename*=UTF-8''{quote(upload.name.encode('utf-8', 'replace'), safe='')}"
             headers.append(("Content-Disposition", disposition))
-        return Send(method="POST", url=upload.url, headers=tuple(headers))
+        return Send(method="POST", url=url, headers=tuple(headers))
 
     def ask(self, location: str) -> Send:
         """HEAD (section 4.3)."""

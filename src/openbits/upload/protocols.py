@@ -11,6 +11,7 @@ from typing import Final
 
 from openbits.errors import ErrorContext, error_code
 from openbits.upload import bits, ietf, put, resumable, tus
+from openbits.upload.addresses import directory_for
 from openbits.upload.bitsmemory import PROTOCOL_NAME as BITS
 from openbits.upload.conversation import (
     Answered,
@@ -72,6 +73,8 @@ class _Trying:
     bits: Conversation
     create_answer: Answered | None = None
     """What came of Create-Session, once others are being asked for."""
+    asked: str = ""
+    """Where: at the remote name, then at the directory where that was made from one."""
 
     @property
     def protocol(self) -> str:
@@ -85,22 +88,28 @@ class _Trying:
                 return replace(self, create_answer=None).step(event, now)
         elif isinstance(event, Answered):
             if parse_ack(event.status, event.headers) is None and _may_speak_another(event.status):
-                question = Send(method="OPTIONS", url=self.upload.url)
-                return Step(conversation=replace(self, create_answer=event), effects=(question,))
+                return replace(self, create_answer=event)._ask(self.upload.url)
             return self.bits.step(event, now)
         # No answer yet: it goes on being BITS that is tried.
         step = self.bits.step(event, now)
         return Step(conversation=replace(self, bits=step.conversation, create_answer=None), effects=step.effects)
 
+    def _ask(self, url: str) -> Step:
+        return Step(conversation=replace(self, asked=url), effects=(Send(method="OPTIONS", url=url),))
+
     def _offered(self, answer: Answered, create_answer: Answered, now: float) -> Step:
-        found: Conversation
-        if not self.upload.wants_reply and tus.is_offered(answer):
-            found = resumable.begin(tus.Tus(), self.upload, "", 0)
-        elif not self.upload.wants_reply and ietf.is_offered(answer):
-            found = resumable.begin(ietf.Ietf(), self.upload, "", 0)
-        else:
-            return Step(conversation=self, effects=(Failed(failure=self._nothing_in_common(create_answer, now)),))
-        return found.step(Begin(), now)
+        dialect: resumable.Dialect | None = None
+        if tus.is_offered(answer):
+            dialect = tus.Tus()
+        elif ietf.is_offered(answer):
+            dialect = ietf.Ietf()
+        if dialect is not None and not self.upload.wants_reply:
+            endpoint = self.asked if self.asked != self.upload.url else ""
+            return resumable.begin(dialect, self.upload, "", 0, endpoint=endpoint).step(Begin(), now)
+        directory = directory_for(self.upload.url, self.upload.name)
+        if directory and self.asked == self.upload.url:
+            return self._ask(directory)
+        return Step(conversation=self, effects=(Failed(failure=self._nothing_in_common(create_answer, now)),))
 
     def _nothing_in_common(self, create_answer: Answered, now: float) -> Failure:
         url = self.upload.url

@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol, assert_never
 
-from openbits.upload.addresses import URL_LIMIT, BadAddress, resolve_location
+from openbits.upload.addresses import URL_LIMIT, BadAddress, directory_for, is_http_url, resolve_location
 from openbits.upload.conversation import (
     Answered,
     Begin,
@@ -62,8 +62,8 @@ class Dialect(Protocol):
     def name(self) -> str:
         """Its name in `bits put --protocol`."""
 
-    def create(self, upload: Upload) -> Send:
-        """Ask for a resource."""
+    def create(self, upload: Upload, url: str) -> Send:
+        """Ask for a resource at `url`."""
 
     def ask(self, location: str) -> Send:
         """Ask for the offset."""
@@ -101,6 +101,8 @@ class Memory:
 
     location: str = ""
     """The resource's address; "" where there is none."""
+    endpoint: str = ""
+    """Where resources are made; "": at the remote name."""
     least_bytes: int = 0
     most_bytes: int = 0
     """Limits of one request; 0: none known."""
@@ -109,15 +111,24 @@ class Memory:
 
     def without_resource(self) -> Memory:
         """What is known of the server."""
-        return Memory(progress=self.progress, pace=self.pace.for_new_session())
+        return Memory(endpoint=self.endpoint, progress=self.progress, pace=self.pace.for_new_session())
 
 
 def begin(
-    dialect: Dialect, upload: Upload, memory: str, acknowledged_bytes: int, *, is_new_source: bool = False
+    dialect: Dialect,
+    upload: Upload,
+    memory: str,
+    acknowledged_bytes: int,
+    *,
+    endpoint: str = "",
+    is_new_source: bool = False,
 ) -> ResumableConversation:
-    """Make the conversation of one run; a memory that is damaged, or of another target, begins anew."""
+    """Make the conversation of one run; a memory that is damaged, or of another target, begins anew.
+
+    `endpoint` is where uploads are made if it is known to be elsewhere than at the remote name.
+    """
     fields = read_memory(memory, dialect.name, upload)
-    known = (_read(fields) if fields is not None else None) or Memory()
+    known = (_read(fields, upload) if fields is not None else None) or Memory(endpoint=endpoint)
     is_old = bool(known.location) and (is_new_source or fields is None or not is_for_size(fields, upload))
     offset = acknowledged_bytes if known.location and 0 <= acknowledged_bytes <= upload.size else 0
     made = ResumableConversation(
@@ -126,19 +137,20 @@ def begin(
     return replace(made, kept=made.state_text())
 
 
-def _read(fields: Fields) -> Memory | None:
+def _read(fields: Fields, upload: Upload) -> Memory | None:
     try:
-        location = fields.text("location", URL_LIMIT)
-        if location and resolve_location(location, location) != location:
+        location = fields.text("location", 2 * URL_LIMIT)
+        if location and not is_http_url(location):
             return None
         return Memory(
             location=location,
+            endpoint=directory_for(upload.url, upload.name) if fields.flag("is_made_by_directory") else "",
             least_bytes=fields.number("least_bytes", 2**62),
             most_bytes=fields.number("most_bytes", 2**62),
             progress=read_progress(fields),
             pace=read_pace(fields),
         )
-    except (BadMemory, BadAddress):
+    except BadMemory:
         return None
 
 
@@ -185,6 +197,7 @@ class ResumableConversation:
             return "", 0
         values = {
             "location": memory.location,
+            "is_made_by_directory": bool(memory.endpoint),
             "least_bytes": memory.least_bytes,
             "most_bytes": memory.most_bytes,
         }
@@ -218,7 +231,11 @@ class ResumableConversation:
         return self._with(replace(self.memory, pace=self.memory.pace.resumed()))._ask()
 
     def _create(self) -> _Move:
-        return replace(self, phase=_Phase.CREATING, acknowledged_bytes=0), (self.dialect.create(self.upload),)
+        send = self.dialect.create(self.upload, self._endpoint())
+        return replace(self, phase=_Phase.CREATING, acknowledged_bytes=0), (send,)
+
+    def _endpoint(self) -> str:
+        return self.memory.endpoint or self.upload.url
 
     def _ask(self) -> _Move:
         return replace(self, phase=_Phase.ASKING), (self.dialect.ask(self.memory.location),)
@@ -262,7 +279,10 @@ class ResumableConversation:
         return self._fail(failure) if 500 <= answer.status <= 599 else self._finish()
 
     def _created(self, answer: Answered, now: float) -> _Move:
-        url = self.upload.url
+        url = self._endpoint()
+        directory = directory_for(url, self.upload.name)
+        if answer.status in (404, 405) and directory and not self.memory.endpoint:
+            return self._with(replace(self.memory, endpoint=directory))._create()
         if not 200 <= answer.status <= 299:
             return self._refused(answer, url, now)
         location = answer.get("location")
@@ -377,7 +397,7 @@ class ResumableConversation:
     # --- moves -------------------------------------------------------------------------------
 
     def _begin_anew(self) -> _Move:
-        memory = Memory(pace=self.memory.pace.for_new_session())
+        memory = Memory(endpoint=self.memory.endpoint, pace=self.memory.pace.for_new_session())
         return replace(self, memory=memory, ends_old_upload=False)._create()
 
     def _with(self, memory: Memory) -> ResumableConversation:

@@ -1,7 +1,7 @@
 """tus 1.0.0 (core protocol, creation, termination), as a dialect of `resumable`.
 
-The remote name is the address that makes uploads; the server chooses the address of the file, and hears its name in
-Upload-Metadata.
+The remote name is the address that makes uploads, or a file's in the directory that does; the server chooses the
+address of the file, and hears its name in Upload-Metadata.
 """
 
 from __future__ import annotations
@@ -25,13 +25,11 @@ class Tus:
 
     name: str = PROTOCOL_NAME
 
-    def create(self, upload: Upload) -> Send:
-        """POST, with the size and the name."""
-        headers = [_VERSION_HEADER, ("Upload-Length", str(upload.size))]
-        if upload.name:
-            encoded = base64.b64encode(upload.name.encode("utf-8", "replace")).decode("ascii")
-            headers.append(("Upload-Metadata", f"filename {encoded}"))
-        return Send(method="POST", url=upload.url, headers=tuple(headers))
+    def create(self, upload: Upload, url: str) -> Send:
+        """POST, with the size and the name; some servers insist on a type as well."""
+        metadata = f"filename {_encoded(upload.name or 'file')},filetype {_encoded('application/octet-stream')}"
+        headers = (_VERSION_HEADER, ("Upload-Length", str(upload.size)), ("Upload-Metadata", metadata))
+        return Send(method="POST", url=url, headers=headers)
 
     def ask(self, location: str) -> Send:
         """HEAD."""
@@ -61,6 +59,10 @@ class Tus:
     def limits(self, _answer: Answered) -> Limits:
         """None: Tus-Max-Size is only in answers to OPTIONS, and a file that is too large is answered by 413."""
         return Limits()
+
+
+def _encoded(text: str) -> str:
+    return base64.b64encode(text.encode("utf-8", "replace")).decode("ascii")
 
 
 def is_offered(answer: Answered) -> bool:

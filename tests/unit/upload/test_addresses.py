@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from openbits.upload.addresses import BadAddress, parse_host_id, replace_host, resolve_reply_url
+from openbits.upload.addresses import (
+    BadAddress,
+    directory_for,
+    parse_host_id,
+    replace_host,
+    resolve_location,
+    resolve_reply_url,
+)
 
 
 @pytest.mark.parametrize(
@@ -69,3 +76,26 @@ def test_a_reply_url_is_resolved_against_the_directory_of_the_upload(text: str, 
 def test_a_reply_url_that_is_no_address_of_http_is_refused(text: str) -> None:
     with pytest.raises(BadAddress):
         resolve_reply_url("http://a/up/f.bin", text)
+
+
+@pytest.mark.parametrize(
+    ("url", "name", "expected"),
+    [
+        ("http://a/up/f.bin", "f.bin", "http://a/up/"),
+        ("http://a/up/a%20%FF%23.bin?x=1", "a \udcff#.bin", "http://a/up/?x=1"),
+        ("http://a/f", "f", "http://a/"),
+        ("http://a/up/other", "f.bin", ""),
+        ("http://a/up/", "f.bin", ""),
+        ("http://a", "a", ""),
+        ("http://[x/f", "f", ""),
+    ],
+)
+def test_a_directory_is_found_where_the_name_was_made_from_it(url: str, name: str, expected: str) -> None:
+    assert directory_for(url, name) == expected
+
+
+def test_a_location_does_not_leave_https() -> None:
+    assert resolve_location("https://a/up/", "7") == "https://a/up/7"
+    assert resolve_location("http://a/up/", "https://b/7#x") == "https://b/7"
+    with pytest.raises(BadAddress):
+        resolve_location("https://a/up/", "http://a/7")

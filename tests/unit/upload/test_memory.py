@@ -71,7 +71,7 @@ def test_the_longest_memory_fits() -> None:
         host="h" * 300,
         unreachable_since=1e11 + 0.123456,
         is_received=True,
-        reply_url="u" * 2_200,
+        reply_url="http://" + "u" * 2_193,
         progress=Progress(mark=2**63 - 1, setbacks=10, highest=2**63 - 1, lost=5),
         pace=Pace(cap_bytes=MOST_BYTES, good_bytes=MOST_BYTES),
     )

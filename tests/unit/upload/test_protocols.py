@@ -16,6 +16,7 @@ UPLOAD = Upload(url=URL, name="f.bin", size=10_240)
 CREATE = f"Create-Session {URL}"
 OPTIONS = f"OPTIONS {URL}"
 TUS_POST = f"POST {URL} Tus-Resumable=1.0.0 Upload-Length=10240 Upload-Metadata=filename Zi5iaW4="
+TUS_POST += ",filetype YXBwbGljYXRpb24vb2N0ZXQtc3RyZWFt"
 TUS = answer(204, [("Tus-Resumable", "1.0.0"), ("Tus-Version", "1.0.0,0.2.2"), ("Tus-Extension", "creation")])
 
 
@@ -96,6 +97,22 @@ def test_u46_nothing_in_common_says_what_else_there_is(status: int, expected: st
     play(answer(status), OPTIONS)
     play(options, expected)
     assert "bits put --protocol put" in play.failure.message
+
+
+def test_the_directory_is_asked_too_where_the_name_was_made_from_it() -> None:
+    upload = replace(UPLOAD, url=URL + "f.bin")
+    play = Playbook(start("auto", upload, "", 0))
+    play(Begin(), f"Create-Session {URL}f.bin")
+    play(answer(405), f"OPTIONS {URL}f.bin")
+    play(answer(405), f"OPTIONS {URL}")
+    play(TUS, TUS_POST)
+    play(answer(201, [("Location", "/files/7")]), "keep! 0")
+
+    play = Playbook(start("auto", upload, "", 0))
+    play(Begin(), f"Create-Session {URL}f.bin")
+    play(answer(405), f"OPTIONS {URL}f.bin")
+    play(answer(405), f"OPTIONS {URL}")
+    play(answer(200), "failed BG_E_CLIENT_SERVER_PROTOCOL_MISMATCH")
 
 
 def test_a_broken_question_begins_with_bits_again() -> None:

@@ -24,6 +24,7 @@ from openbits.upload.tus import Tus, is_offered
 from support.conversations import Playbook, answer
 
 KIB = 1024
+TYPE = ",filetype YXBwbGljYXRpb24vb2N0ZXQtc3RyZWFt"
 URL = "http://server/files/"
 LOCATION = "http://server/files/7"
 UPLOAD = Upload(url=URL, name="f.bin", size=100 * KIB)
@@ -37,7 +38,7 @@ def begin(upload: Upload, memory: str = "", acknowledged_bytes: int = 0, *, is_n
 
 
 def post(upload: Upload) -> str:
-    return f"POST {URL} Tus-Resumable=1.0.0 Upload-Length={upload.size} Upload-Metadata=filename Zi5iaW4="
+    return f"POST {URL} Tus-Resumable=1.0.0 Upload-Length={upload.size} Upload-Metadata=filename Zi5iaW4={TYPE}"
 
 
 def patch(offset: int, length: int) -> str:
@@ -124,7 +125,20 @@ def test_an_empty_file_is_there_when_it_is_created() -> None:
 def test_a_name_without_ascii_is_told_as_it_is() -> None:
     play = begin(replace(UPLOAD, name="ä\udcff.bin"))
     step = play.conversation.step(Begin(), 0.0)
-    assert ("Upload-Metadata", "filename w6Q/LmJpbg==") in step.effects[0].headers  # type: ignore[union-attr]
+    assert ("Upload-Metadata", f"filename w6Q/LmJpbg=={TYPE}") in step.effects[0].headers  # type: ignore[union-attr]
+
+
+def test_a_file_in_the_directory_that_makes_uploads_is_made_by_the_directory() -> None:
+    """What 'bits put f.bin http://server/files/' asks for."""
+    upload = replace(SMALL, url=URL + "f.bin")
+    play = begin(upload)
+    play(Begin(), post(upload).replace(URL, URL + "f.bin"))
+    play(answer(405), post(upload))
+    play(answer(201, [("Location", "7")]), "keep! 0")
+    later = resumed(play, upload)
+    later(Begin(), HEAD)
+    later(answer(404), "keep 0", post(upload))
+    later(answer(404), "failed BG_E_HTTP_ERROR_404")
 
 
 # --- interruptions -----------------------------------------------------------------------------
@@ -284,6 +298,8 @@ def test_a_damaged_memory_begins_anew() -> None:
         ("location", 5),
         ("location", "ftp://x/"),
         ("location", "relative"),
+        ("location", "http://[x/"),
+        ("is_made_by_directory", 1),
         ("least_bytes", -1),
         ("setbacks", "x"),
         ("cap_bytes", 2**70),
