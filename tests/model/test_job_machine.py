@@ -35,6 +35,7 @@ from openbits.store.records import Batch, Loaded, StoredEvent
 from openbits.store.store import Store
 from support import virtual
 from support.service import ALICE, Service
+from support.upload_world import session_of
 from support.virtual import VirtualLoop
 from support.world import DiskWorker, Machine
 
@@ -45,6 +46,8 @@ CONFIGURATION = Configuration(
 ACCEPTABLE = frozenset(
     {"BG_E_INVALID_STATE", "BG_E_EMPTY", "E_PENDING", "ERROR_DISK_FULL", "ERROR_FILE_NOT_FOUND", "E_FAIL"}
 )
+OF_UPLOADS = frozenset({"BG_E_TOO_MANY_FILES", "E_NOTIMPL"})
+"""What calls for download jobs are answered with by others."""
 WAITING = (JobState.QUEUED, JobState.CONNECTING, JobState.TRANSFERRING, JobState.TRANSIENT_ERROR)
 
 
@@ -101,6 +104,8 @@ class JobMachine(RuleBasedStateMachine):
         self.calls: set[asyncio.Task[Any]] = set()
         self.errors: list[BaseException] = []
         self.numbers = 0
+        self.sessions: set[str] = set()
+        """Every session that was written down."""
         self.is_logged_on = True
         self.start()
 
@@ -145,7 +150,7 @@ class JobMachine(RuleBasedStateMachine):
             try:
                 await work
             except BitsError as error:
-                if error.name not in ACCEPTABLE:
+                if error.name not in ACCEPTABLE | OF_UPLOADS:
                     self.errors.append(error)
             except Exception as error:  # noqa: BLE001 - kept for the check
                 self.errors.append(error)
@@ -193,6 +198,31 @@ class JobMachine(RuleBasedStateMachine):
                 resume=resume and files > 0,
             )
             self.call(self.remember(self.service.manager.create_jobs(ALICE, [new])))
+
+    @rule(
+        job_type=st.sampled_from([JobType.UPLOAD, JobType.UPLOAD_REPLY]),
+        files=st.integers(0, 1),
+        resume=st.booleans(),
+        priority=st.sampled_from(Priority),
+    )
+    def create_upload(self, job_type: JobType, files: int, resume: bool, priority: Priority) -> None:
+        """CreateJob, of a type that uploads (M7)."""
+        if len(self.jobs()) < 5:
+            new = NewJob(
+                name="u",
+                type=job_type,
+                settings={"priority": priority.name, "minimum_retry_delay": 60},
+                files=self.new_files(files),
+                resume=resume and files > 0,
+            )
+            self.call(self.remember(self.service.manager.create_jobs(ALICE, [new])))
+
+    @rule(pick=st.integers(0), is_generated=st.booleans())
+    def name_reply(self, pick: int, is_generated: bool) -> None:
+        """SetReplyFileName (J33)."""
+        self.numbers += 1
+        name = "" if is_generated else f"/home/alice/reply-{self.numbers}"
+        self.call(self.service.runtime.services.replies.set_file_name(ALICE, self.some_job(pick), name))
 
     def new_files(self, count: int) -> list[NewFile]:
         """Files that nobody else has."""
@@ -297,6 +327,17 @@ class JobMachine(RuleBasedStateMachine):
         for name in list(self.machine.versions):
             self.machine.versions[name] += 1
 
+    @rule()
+    def sources_change(self) -> None:
+        """What is uploaded has been edited (U46)."""
+        for path in list(self.machine.uploads.versions):
+            self.machine.uploads.versions[path] += 1
+
+    @rule()
+    def server_forgets(self) -> None:
+        """The server has lost all sessions."""
+        self.machine.uploads.sessions.clear()
+
     # --- conditions and time -----------------------------------------------------------------------------------
 
     @rule()
@@ -396,9 +437,20 @@ class JobMachine(RuleBasedStateMachine):
     def check_disk(self) -> None:
         """What the store says of a file is there, after any crash."""
         for job in self.read_store().jobs:
-            for index, file in enumerate(job.files):
+            for index, file in job.made_here:
                 if not job.state.is_final and job.closing is None:
                     self.check_file(file, f"{job.id} {index}")
+            if job.is_upload and job.files:
+                self.check_upload(job)
+
+    def check_upload(self, job: Job) -> None:
+        """No more counts than the server has acknowledged (U46)."""
+        [file] = job.files
+        session = self.machine.uploads.sessions.get(job.upload_memory)
+        if session is not None and not file.transferred:
+            assert len(session) >= file.bytes_transferred
+        if file.transferred:
+            assert len(self.machine.uploads.published[file.remote_name]) == file.bytes_total
 
     def check_file(self, file: File, where: str) -> None:
         """Durable data before durable progress."""
@@ -435,6 +487,8 @@ class JobMachine(RuleBasedStateMachine):
                     assert new.transferred, "a finished file is unfinished again"
                     assert new.bytes_transferred == old.bytes_transferred
             self.known[job_id] = job
+            if job.upload_memory:
+                self.sessions.add(session_of(job.upload_memory))
 
     @invariant()
     def what_is_in_memory_is_on_the_disk(self) -> None:
@@ -458,7 +512,10 @@ class JobMachine(RuleBasedStateMachine):
                 assert error_of(job) is None, "J12"
             if job.state is JobState.ACKNOWLEDGED:
                 assert (job.result == "S_OK") == (bool(job.files) and all(file.completed for file in job.files))
-            for file in job.files:
+            if job.is_upload and job.state in (JobState.TRANSFERRED, JobState.ACKNOWLEDGED):
+                assert not job.has_work, "J7"
+            assert (job.cancel_until is not None) <= (job.state is JobState.CANCELLED)
+            for file in (*job.files, *(file for _, file in job.made_here)):
                 assert not (file.completed and not file.transferred)
                 assert file.bytes_total is None or file.bytes_transferred <= file.bytes_total
                 assert not file.transferred or file.bytes_transferred == file.bytes_total
@@ -477,7 +534,8 @@ class JobMachine(RuleBasedStateMachine):
         if self.is_logged_on or self.store.full or not self.service.runtime.ledger.is_quiet:
             return
         assert not [job.id for job in self.jobs().values() if job.state.is_active]
-        assert not [worker for worker in self.workers() if worker.transfers and not worker.is_slow]
+        busy = [worker for worker in self.workers() if worker.transfers or worker.uploads]
+        assert not [worker for worker in busy if not worker.is_slow]
 
     def teardown(self) -> None:
         """When all goes well from now on, everything comes to its end."""
@@ -508,19 +566,36 @@ class JobMachine(RuleBasedStateMachine):
         assert self.read_store().effects == []
         assert self.calls == set(), "a call was never answered"
         for job in list(self.jobs().values()):
-            if not job.state.is_final:
+            if job.is_upload and not job.state.is_final and job.state is not JobState.TRANSFERRED:
+                self.call(self.service.manager.cancel(ALICE, job.id))
+            elif not job.state.is_final:
                 self.call(self.service.manager.complete(ALICE, job.id))
-        self.wait(seconds=1)
+        for _ in range(3):
+            self.transfer(amount=200, times=3)
+            self.wait(seconds=61)
         self.no_job_is_lost_and_what_is_final_or_finished_stays_so()
         for job in self.jobs().values():
             assert job.state.is_final
-            for file in job.files:
+            for _, file in job.made_here:
                 assert file.temporary_name not in self.machine.files, "nothing is left behind"
                 if file.completed:
                     content = self.machine.files[file.local_name].durable
                     assert len(content) == file.bytes_total
                     assert len(set(content)) == 1, "bytes of two versions in one file"
+            if job.is_upload:
+                self.check_end_of_upload(job)
         self.nothing_went_wrong()
+
+    def check_end_of_upload(self, job: Job) -> None:
+        """The file arrived whole, and no session that anybody knew of is left at the server (J6)."""
+        uploads = self.machine.uploads
+        assert job.cancel_until is None, "nobody told the server"
+        for file in job.files:
+            if file.transferred:
+                content = uploads.published[file.remote_name]
+                assert len(content) == file.bytes_total
+                assert len(set(content)) == 1, "bytes of two versions in one file"
+        assert not (self.sessions & set(uploads.sessions)) - uploads.abandoned
 
 
 class MemoryMachine(JobMachine):

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from openbits.core.model import Identity
 from openbits.frames.worker import (
     CheckDirectories,
+    CheckSources,
     DeleteFiles,
     DoneFile,
     FileDurable,
@@ -26,8 +27,11 @@ from openbits.frames.worker import (
     StopTransfer,
     TransferEnded,
     TransferFiles,
+    UploadFile,
+    UploadKept,
 )
 from support.service import FakeWorker
+from support.upload_world import SimulatedUpload, UploadServer
 
 
 @dataclass(slots=True)
@@ -49,6 +53,11 @@ class Machine:
     files: dict[str, SimulatedFile] = field(default_factory=dict)
     versions: dict[str, int] = field(default_factory=dict)
     """How often each remote file was changed."""
+    uploads: UploadServer = field(default_factory=UploadServer)
+
+    def write_durably(self, path: str, content: str) -> None:
+        """Make a file that survives a power cut."""
+        self.files[path] = SimulatedFile(content, content)
 
     def power_cut(self) -> None:
         """Forget what was not synced."""
@@ -83,6 +92,7 @@ class DiskWorker(FakeWorker):
         super().__init__(sock, identity, pid)
         self.machine = machine
         self.transfers: dict[int, _Transfer] = {}
+        self.uploads: dict[int, SimulatedUpload] = {}
         self.is_slow = False
         """Whether it does nothing about stops and file operations until it is told to catch up."""
         self._left: list[object] = []
@@ -95,7 +105,13 @@ class DiskWorker(FakeWorker):
             case TransferFiles(transfer=number, files=files, last=last):
                 self.transfers[number].specs.extend(files)
                 self.transfers[number].is_complete = last
-            case CheckDirectories(operation=number):
+            case UploadFile(transfer=number):
+                del self.transfers[number]
+                self.uploads[number] = SimulatedUpload(message, self.machine.uploads, self.machine, self.send)
+            case UploadKept(transfer=number, number=kept):
+                if number in self.uploads:
+                    self.uploads[number].kept(kept)
+            case CheckDirectories(operation=number) | CheckSources(operation=number):
                 self.send(OperationResults(operation=number, results=(), last=True))
             case _ if self.is_slow:
                 self._left.append(message)
@@ -113,6 +129,9 @@ class DiskWorker(FakeWorker):
     def _do(self, message: object) -> None:
         match message:
             case StopTransfer(transfer=number):
+                upload = self.uploads.pop(number, None)
+                if upload is not None:
+                    upload.stop()
                 transfer = self.transfers.pop(number, None)
                 if transfer is not None:
                     if transfer.letter:
@@ -142,6 +161,11 @@ class DiskWorker(FakeWorker):
         for transfer in list(self.transfers.values()):
             if transfer.is_complete and self.is_alive:
                 self._step(transfer, amount)
+        for number, upload in list(self.uploads.items()):
+            if self.is_alive:
+                upload.step(amount)
+            if upload.is_over:
+                del self.uploads[number]
 
     def _step(self, transfer: _Transfer, amount: int) -> None:
         if not transfer.specs:
@@ -194,6 +218,8 @@ class DiskWorker(FakeWorker):
 
     def fail(self, error: str, *, transient: bool) -> None:
         """End every transfer with an error."""
+        while self.uploads and self.is_alive:
+            self.uploads.popitem()[1].fail(error, transient=transient)
         for transfer in list(self.transfers.values()):
             if transfer.is_complete and transfer.specs and self.is_alive:
                 del self.transfers[transfer.number]
