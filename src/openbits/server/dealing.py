@@ -46,6 +46,7 @@ from openbits.upload.session import (
     Make,
     Notify,
     NotStored,
+    Phase,
     Place,
     Publish,
     Published,
@@ -192,8 +193,8 @@ class Dealing:
         if record is None or session is None or session == record.session:
             return
         self._record = replace(record, session=session)
-        # How much is here, a restart sees by the file.
-        if replace(session, received_bytes=0) == replace(record.session, received_bytes=0):
+        # How much is here, a restart sees by the file; the total is noted where a part is left open (`_store`).
+        if session.phase is record.session.phase:
             self._house.sessions.remember(self._record)
         else:
             self._house.sessions.note(self._record)
@@ -224,8 +225,11 @@ class Dealing:
 
     async def _drop(self) -> None:
         assert self._record is not None
+        session = self._record.session
         self._house.sessions.forget(self._record)
-        await self._house.blocking(functools.partial(self._house.storage.delete, self._record.key))
+        # The file that has its name is no longer in the working directory.
+        if session.phase is not Phase.DONE or not session.is_published or session.reply_url:
+            await self._house.blocking(functools.partial(self._house.storage.delete, self._record.key))
         self._record = None
 
     # --- creating ----------------------------------------------------------------------------------
@@ -269,6 +273,8 @@ class Dealing:
                 return BrokenOff(received_bytes=size)
             return await self._receive(fd, effect)
         finally:
+            if effect.offset == 0 and os.fstat(fd).st_size < effect.total_bytes:
+                self._house.sessions.note(self._record)
             os.close(fd)
 
     async def _receive(self, fd: int, effect: Store) -> Event:

@@ -7,7 +7,7 @@ and all sessions are read in one go.
 It keeps some room for itself, so that a full disk does not keep an upload from ending whose room is reserved.
 
 Whoever waits (`write`) is told when the change will survive a power cut.  What nobody waits for (`note`) is written
-too, and survives a killed server; a power cut may undo it.
+with that, or a moment later, together with whatever else has come by then; it may be lost with the server.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ NAME: Final = "sessions.sqlite"
 _VERSION: Final = 1
 _WAL_PAGES: Final = 100
 """After so many pages the write-ahead log begins anew, in the room that it has."""
+_GATHER_S: Final = 0.05
+"""How long changes that nobody waits for are gathered."""
 _SPARE_BYTES: Final = 400 * 1024
 """Room that is taken at the start: pages of the database to write to, and a write-ahead log of that length."""
 
@@ -85,8 +87,10 @@ class Journal:
     def note(self, key: str, text: str | None) -> None:
         """Write it down when there is time."""
         with self._came:
+            is_first = not self._changes
             self._changes[key] = text
-            self._came.notify()
+            if is_first:
+                self._came.notify()
 
     async def write(self, key: str, text: str | None) -> None:
         """Write it down, and return when it is durable; raises OSError."""
@@ -115,6 +119,8 @@ class Journal:
             with self._came:
                 while not self._changes and not self._is_closing:
                     self._came.wait()
+                if not self._waiting and not self._is_closing:
+                    self._came.wait_for(lambda: self._waiting or self._is_closing, _GATHER_S)
                 changes, self._changes = {**put_off, **self._changes}, {}
                 waiting, self._waiting = self._waiting, []
                 is_last = self._is_closing

@@ -135,7 +135,7 @@ class Uploads:
         except dealing.Abandoned:
             return
         log.log(
-            logging.INFO if found.ack.is_success else logging.WARNING,
+            logging.DEBUG if found.ack.is_success else logging.INFO,
             "action=upload-packet type=%s path=%r client=%s status=%d received=%s%s",
             head.get("bits-packet-type"),
             head.path,
