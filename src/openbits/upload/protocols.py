@@ -36,6 +36,8 @@ PROTOCOLS: Final = (AUTO, BITS, tus.PROTOCOL_NAME, ietf.PROTOCOL_NAME, put.PROTO
 _SAYS_MORE: Final = frozenset((403, 404, 410, 413, 414))
 """Statuses of Create-Session that tell a person more than "no protocol in common" does."""
 
+_NOT_LOOKED_AT: Final = frozenset((401, 407, 408, 429, 502, 503, 504))
+
 
 def start(
     protocol: str, upload: Upload, memory: str, acknowledged_bytes: int, *, is_new_source: bool = False
@@ -115,7 +117,7 @@ class _Trying:
         url = self.upload.url
         clause = f"what answers there ({create_answer.status} to a BITS session) speaks no resumable upload protocol"
         failure = mismatch(url, clause)
-        if create_answer.status in _SAYS_MORE:
+        if create_answer.status in _SAYS_MORE or (create_answer.status >= 500 and create_answer.status != 501):
             by_status = http_failure(create_answer, url, now)
             hint = "or it takes plain files only: 'bits put --protocol put'"
             return replace(by_status, message=f"{by_status.message}; {hint}")
@@ -147,6 +149,7 @@ class _Unable:
 def _may_speak_another(status: int) -> bool:
     """Whether an answer to Create-Session leaves open what else the server speaks.
 
-    A challenge, or being busy, does not: the question was not looked at.
+    A challenge, or being busy, does not: the question was not looked at.  There are servers whose answer to a method
+    that they do not know is 500.
     """
-    return status not in (401, 407, 408, 429) and not (500 <= status <= 599 and status != 501)
+    return status not in _NOT_LOOKED_AT
