@@ -22,6 +22,7 @@ from openbits.server.tables import (
     Unsuitable,
     boolean,
     full_path,
+    perhaps,
     read_document,
     read_table,
     whole,
@@ -88,6 +89,9 @@ def read_configuration(
         top = {**top, "publish": {**publish, **top["publish"]}}
     document = with_root_properties({**document, **top}, root_properties)
     source = "the command line" if path is None else path
+    unknown = next((key for key in document if key not in _TOP and key not in _UPLOADS), None)
+    if unknown is not None:
+        raise SettingsError(f"{source}: there is no key {unknown}{perhaps(unknown, {**_TOP, **_UPLOADS})}")
     ours = {key: document.pop(key) for key in tuple(document) if key in _TOP}
     values = read_table(ours, _TOP, source=source, table="")
     for table in ("limits", "proxy", "publish"):
@@ -177,6 +181,8 @@ _TOP: Final[Mapping[str, Check]] = {
     "proxy": _table,
     "publish": _table,
 }
+_UPLOADS: Final = dict.fromkeys(("root", "working_directory", "maximum_open_sessions", "directory"))
+"""What is read by `settings`."""
 _TABLES: Final[Mapping[str, Mapping[str, Check]]] = {
     "limits": {
         "max_connections": whole(1, 1_000_000),

@@ -182,21 +182,25 @@ class Connection:
         try:
             while following is not None:
                 rest = await self._answer(following)
-                if rest is None:
+                if rest is None or self._house.is_stopping:
+                    if self.state is State.BUSY:
+                        self.close()
                     return
                 following = self._go_on(rest)
-                # Whoever sends many requests at once does not keep the others waiting.
-                await asyncio.sleep(0)
-        finally:
-            if self.state is State.BUSY:
-                self.close()
+                if following is not None:
+                    # Whoever sends many requests at once does not keep the others waiting.  Only here: a connection
+                    # that is idle may have begun its next request, in another task, before this one goes on.
+                    await asyncio.sleep(0)
+        except BaseException:
+            self.close()
+            raise
 
     async def _answer(self, request: Request) -> bytes | None:
         """Serve one request; return what came after it, None when it was the last."""
         house = self._house
         began = time.monotonic()
         head = house.complete(request.head)
-        exchange = Http1Exchange(self._wire, request, head=head, may_go_on=not house.is_stopping)
+        exchange = Http1Exchange(self._wire, request, head=head, is_last=lambda: house.is_stopping)
         await self._run(exchange)
         rest = await exchange.finish()
         house.served(
@@ -221,8 +225,6 @@ class Connection:
 
     def _go_on(self, rest: bytes) -> Request | None:
         """Begin the next request with what came behind the last one; return it if all of its head is there."""
-        if self._house.is_stopping:
-            return None
         if not rest:
             self._move(State.IDLE)
             self._watch(self._on_readable)

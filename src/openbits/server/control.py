@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import errno
 import grp
 import json
@@ -39,6 +40,8 @@ MAX_REQUEST_BYTES: Final = 16_384
 _TIMEOUT_S: Final = 10.0
 _MAX_CALLERS: Final = 16
 _SO_PEERGROUPS: Final = 59
+_MOST_GROUPS: Final = 65_536
+_libc: Final = ctypes.CDLL(None, use_errno=True)
 _CREDENTIALS: Final = struct.Struct("3i")
 
 
@@ -222,9 +225,16 @@ def _caller(sock: socket.socket, group: str) -> Caller | None:
         wanted = grp.getgrnam(group).gr_gid
     except KeyError:
         return None
-    raw = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 65_536 * 4)
-    groups = {gid, *(each[0] for each in struct.iter_unpack("I", raw))}
-    return Caller(uid=uid, is_master=False) if wanted in groups else None
+    return Caller(uid=uid, is_master=False) if wanted == gid or wanted in _peer_groups(sock) else None
+
+
+def _peer_groups(sock: socket.socket) -> frozenset[int]:
+    # Not by socket.getsockopt: it has room for 256 groups, and directory services give people more.
+    buffer = (ctypes.c_uint32 * _MOST_GROUPS)()
+    length = ctypes.c_uint32(ctypes.sizeof(buffer))
+    if _libc.getsockopt(sock.fileno(), socket.SOL_SOCKET, _SO_PEERGROUPS, buffer, ctypes.byref(length)) != 0:
+        return frozenset()
+    return frozenset(buffer[: length.value // ctypes.sizeof(ctypes.c_uint32)])
 
 
 def _listen(path: str) -> socket.socket:
@@ -269,13 +279,16 @@ def call(path: str, request: Mapping[str, Any], *, fd: int | None = None) -> dic
         sock.settimeout(_TIMEOUT_S)
         sock.connect(path)
         line = json.dumps(request).encode() + b"\n"
-        if fd is None:
-            sock.sendall(line)
-        else:
-            socket.send_fds(sock, [line], [fd])
         parts = []
-        while part := sock.recv(65_536):
-            parts.append(part)
+        # Whoever may not ask is told so before the question, and finds the connection closed for it.
+        with contextlib.suppress(BrokenPipeError):
+            if fd is None:
+                sock.sendall(line)
+            else:
+                socket.send_fds(sock, [line], [fd])
+        with contextlib.suppress(ConnectionResetError):
+            while part := sock.recv(65_536):
+                parts.append(part)
     answer = json.loads(b"".join(parts) or b"{}")
     if not isinstance(answer, dict) or "error" in answer or not answer:
         raise NotPublished(str(answer.get("error", "the server did not answer")) if isinstance(answer, dict) else "?")

@@ -7,6 +7,7 @@ place, when the answer's head is written: it goes on only if the end of this req
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from typing import Final
 
 from openbits.server.exchange import (
@@ -35,6 +36,7 @@ class Http1Exchange:
         "_head",
         "_held",
         "_is_counted",
+        "_is_last",
         "_may_go_on",
         "_unread",
         "_wire",
@@ -42,8 +44,8 @@ class Http1Exchange:
         "status",
     )
 
-    def __init__(self, wire: Wire, request: Request, *, head: Head, may_go_on: bool) -> None:
-        """`head` is the request's, as trusted proxies complete it; `may_go_on`: the server does not stop."""
+    def __init__(self, wire: Wire, request: Request, *, head: Head, is_last: Callable[[], bool]) -> None:
+        """`head` is the request's, as trusted proxies complete it; `is_last` says whether the server stops."""
         self._wire = wire
         self._head = head
         self._held = request.rest
@@ -52,7 +54,8 @@ class Http1Exchange:
         """Bytes of the body that the application has not had; those in `_held` among them."""
         self._is_counted = True
         """Whether it is known where in the body the connection is."""
-        self._may_go_on = request.keeps_alive and may_go_on and not head.is_chunked
+        self._is_last = is_last
+        self._may_go_on = request.keeps_alive and not head.is_chunked
         self._awaits_continue = request.awaits_continue and not request.rest
         self.status = 0
         """Of the answer; 0 before."""
@@ -154,7 +157,12 @@ class Http1Exchange:
             raise RuntimeError(f"{self!r} is answered already")
         parts = body if isinstance(body, tuple) else (body,)
         length = sum(_length(part) for part in parts)
-        if self._awaits_continue or not self._is_counted or self._unread - len(self._held) > DRAIN_LIMIT_BYTES:
+        if (
+            self._is_last()
+            or self._awaits_continue
+            or not self._is_counted
+            or self._unread - len(self._held) > DRAIN_LIMIT_BYTES
+        ):
             self._may_go_on = False
         is_bodiless = status in _BODILESS or self._head.method == "HEAD"
         head = render_head(status, headers, length=None if status in _BODILESS else length, closes=not self._may_go_on)
