@@ -41,6 +41,8 @@ class UploadServer:
     """What has come in of each; each byte is the letter of the source's version."""
     published: dict[str, str] = field(default_factory=dict)
     """By remote name."""
+    arrivals: dict[str, int] = field(default_factory=dict)
+    """How often each remote name has come in whole since the server forgot everything or the sources were changed."""
     abandoned: set[str] = field(default_factory=set)
     """Sessions that the server did not want to end."""
     versions: dict[str, int] = field(default_factory=dict)
@@ -51,6 +53,22 @@ class UploadServer:
         """Letter and size of a source as it is now."""
         version = self.versions.setdefault(path, 0)
         return chr(ord("A") + version % 26), 60 + 7 * version
+
+    def forget(self) -> None:
+        """Lose all sessions; what is sent again then may come in again."""
+        self.sessions.clear()
+        self.arrivals.clear()
+
+    def change_sources(self) -> None:
+        """Let every source be another one, which may come in as well."""
+        for path in list(self.versions):
+            self.versions[path] += 1
+        self.arrivals.clear()
+
+    def publish(self, remote_name: str, content: str) -> None:
+        """A file is whole."""
+        self.published[remote_name] = content
+        self.arrivals[remote_name] = self.arrivals.get(remote_name, 0) + 1
 
     def begin(self) -> str:
         """Begin a session."""
@@ -170,13 +188,14 @@ class SimulatedUpload:
         elif self._memory not in self._server.sessions:
             self._begin_session()
         else:
-            content = self._server.sessions[self._memory]
-            content += self._letter * min(amount, self._size - len(content))
+            before = self._server.sessions[self._memory]
+            content = before + self._letter * min(amount, self._size - len(before))
             self._server.sessions[self._memory] = content
             self._move(self._memory, len(content))
             if len(content) == self._size:
-                self._server.published[self.order.file.remote_name] = content
                 self._phase = _Phase.REPLY
+                if content != before:
+                    self._server.publish(self.order.file.remote_name, content)
 
     def _fetch_reply(self) -> None:
         reply = self.order.reply
