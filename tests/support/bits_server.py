@@ -123,6 +123,6 @@ def running_bits_server(*arguments: str, config: str = "", base: str | None = No
             base = tempfile.mkdtemp(prefix="bits-server-")
             stack.callback(shutil.rmtree, base, ignore_errors=True)
         server = BitsServer(base=base, arguments=arguments, config=config)
-        server.start()
         stack.callback(server.stop)
+        server.start()
         yield server

@@ -33,8 +33,10 @@ class RawAnswer:
 class RawClient:
     """A connection. Bytes that belong to the next answer stay for it."""
 
-    def __init__(self, port: int, *, tls: ssl.SSLContext | None = None, timeout_s: float = TIMEOUT_S) -> None:
-        self.sock = socket.create_connection(("127.0.0.1", port), timeout=timeout_s)
+    def __init__(
+        self, port: int, *, tls: ssl.SSLContext | None = None, timeout_s: float = TIMEOUT_S, source: str = "127.0.0.1"
+    ) -> None:
+        self.sock = socket.create_connection(("127.0.0.1", port), timeout=timeout_s, source_address=(source, 0))
         if tls is not None:
             self.sock = tls.wrap_socket(self.sock, server_hostname="localhost")
         self._received = b""
