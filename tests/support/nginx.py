@@ -38,6 +38,8 @@ http {{
     server {{
         listen {address}:{port};
         root {root};
+        dav_methods PUT;
+        client_max_body_size 0;
     }}
 }}
 """
