@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
 
-.PHONY: help run test test-boot check format lint types imports docs bench install-system uninstall-system clean
+.PHONY: help run test test-boot fuzz-server check format lint types imports docs bench install-system uninstall-system clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 28
@@ -25,6 +25,9 @@ test: $(INSTALLED) ## Run all tests (ARGS="tests/unit -q" for some of them)
 test-boot: $(INSTALLED) ## Run the tests that boot a Debian machine with systemd (ARGS="-k logon"); takes root
 	@sh scripts/test-packages.sh
 	@$(BIN)/pytest tests/boot $(ARGS)
+
+fuzz-server: $(INSTALLED) ## Send bits-server an hour's worth of strange requests (FUZZ_S=seconds for each of two tests)
+	@FUZZ_S=$${FUZZ_S:-1800} $(BIN)/pytest tests/system/test_server_fuzz.py $(ARGS)
 
 check: $(INSTALLED) lint types imports docs test test-boot ## Everything that the CI checks
 

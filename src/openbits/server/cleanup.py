@@ -51,7 +51,7 @@ class Cleanup:
 
     def start(self) -> None:
         """Make up for what came due while the server was not running, and set the timer."""
-        self._run()
+        self._clean(surplus=[])
 
     def stop(self) -> None:
         """Do nothing any more."""
@@ -89,9 +89,11 @@ class Cleanup:
 
     def _run(self) -> None:
         self._timer = None
+        self._clean(surplus=self._find_surplus())
+
+    def _clean(self, *, surplus: list[Record]) -> None:
         self._due_s = math.inf
         expired = [record for record in self._sessions if self.has_expired(record) and not self._is_busy(record.key)]
-        surplus = self._find_surplus({record.key for record in expired})
         for reason, records in (("expired", expired), ("too-many", surplus)):
             for record in records:
                 self._tasks.start("clean-up", self._end(record, reason))
@@ -100,11 +102,11 @@ class Cleanup:
         gone = {record.key for record in (*expired, *surplus)}
         self._set_timer(min((self._due(each) for each in self._sessions if each.key not in gone), default=math.inf))
 
-    def _find_surplus(self, gone: set[str]) -> list[Record]:
+    def _find_surplus(self) -> list[Record]:
         """The newest sessions above the limit of each user in each directory (U11); nobody's who is at work."""
         alike: defaultdict[tuple[tuple[bytes, ...], str], list[Record]] = defaultdict(list)
         for record in self._sessions:
-            if record.key not in gone and self._settings.find(record.path).settings.session_limit_enable:
+            if not self.has_expired(record) and self._settings.find(record.path).settings.session_limit_enable:
                 alike[self._settings.find(record.path).components, record.counted_for].append(record)
         surplus = []
         for (components, _), records in alike.items():
