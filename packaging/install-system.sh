@@ -68,6 +68,9 @@ make_account() {
     getent passwd openbits >/dev/null || useradd --system --user-group --no-create-home \
         --home-dir /var/lib/openbits --shell /usr/sbin/nologin \
         --comment 'Background Intelligent Transfer Service' openbits
+    getent passwd bits-server >/dev/null || useradd --system --user-group --no-create-home \
+        --home-dir /var/lib/bits-server --shell /usr/sbin/nologin \
+        --comment 'OpenBITS server for uploads and downloads' bits-server
 }
 
 make_directories() {
@@ -79,9 +82,11 @@ make_directories() {
         install -d -m 700 -o openbits -g openbits /var/lib/openbits
         install -d -m 755 /etc/openbits
     fi
-    if [ -e "$packaging/bitsd.toml" ] && [ ! -e /etc/openbits/bitsd.toml ]; then
-        install -m 644 "$packaging/bitsd.toml" /etc/openbits/bitsd.toml
-    fi
+    for name in bitsd bits-server; do
+        if [ -e "$packaging/$name.toml" ] && [ ! -e "/etc/openbits/$name.toml" ]; then
+            install -m 644 "$packaging/$name.toml" "/etc/openbits/$name.toml"
+        fi
+    done
 }
 
 # Print "source destination" for everything that is there to be copied.
@@ -110,8 +115,11 @@ start_service() {
     cmp -s "$packaging/openbits.socket" "$units/openbits.socket" && same_socket=yes
     install -D -m 644 "$packaging/openbits.service" "$units/openbits.service"
     install -D -m 644 "$packaging/openbits.socket" "$units/openbits.socket"
+    # There for whoever wants it: to take files from others is not for an installation to decide.
+    install -D -m 644 "$packaging/bits-server.service" "$units/bits-server.service"
     if systemd_runs; then
         systemctl daemon-reload
+        systemctl try-restart bits-server.service
         systemctl enable --quiet openbits.socket openbits.service
         if [ $same_socket = no ] || ! systemctl --quiet is-active openbits.socket; then
             # Both in one step: a client that calls in between would start the service, under which its socket
@@ -137,9 +145,9 @@ install_all() {
 
 uninstall_all() {
     if systemd_runs; then
-        systemctl disable --quiet --now openbits.service openbits.socket 2>/dev/null || true
+        systemctl disable --quiet --now openbits.service openbits.socket bits-server.service 2>/dev/null || true
     fi
-    rm -f "$units/openbits.service" "$units/openbits.socket"
+    rm -f "$units/openbits.service" "$units/openbits.socket" "$units/bits-server.service"
     if systemd_runs; then
         systemctl daemon-reload
     fi

@@ -1,7 +1,7 @@
-"""Write docs/man/bits.1: the commands and options as the program itself describes them, between hand-written sections.
+"""Write the manual pages of our commands: options as the programs describe them, between hand-written sections.
 
-generate_manual.py           writes the page
-generate_manual.py --check   writes nothing; exit status 1 when the page is not what the program says
+generate_manual.py           writes the pages
+generate_manual.py --check   writes nothing; exit status 1 when a page is not what its program says
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ import sys
 from collections.abc import Iterator, Sequence
 
 import click
+import manual_bits_server
 
-from openbits.cli.main import COMMANDS, bits
+from openbits.cli.main import bits
+from openbits.server.cli import bits_server
 
-PAGE = pathlib.Path(__file__).resolve().parent.parent / "docs" / "man" / "bits.1"
+MANUALS = pathlib.Path(__file__).resolve().parent.parent / "docs" / "man"
 
 HEAD = r""".\" Written by scripts/generate_manual.py from the program's own help. Change that, not this page.
 .TH BITS 1 "" "OpenBITS" "User Commands"
@@ -179,9 +181,9 @@ def option_lines(parameter: click.Parameter, context: click.Context) -> Iterator
 
 
 def command_lines(name: str, command: click.Command) -> Iterator[str]:
-    """Return a command as a subsection."""
-    context = click.Context(command, info_name=f"bits {name}", **bits.context_settings)
-    yield f'.SS "bits {name} {roff(" ".join(command.collect_usage_pieces(context)))}"'
+    """Return a command as a subsection; `name` begins with the program's."""
+    context = click.Context(command, info_name=name, **bits.context_settings)
+    yield f'.SS "{roff(name)} {roff(" ".join(command.collect_usage_pieces(context)))}"'
     for paragraph in inspect.cleandoc(command.help or "").split("\n\n"):
         yield roff(" ".join(paragraph.split()))
         yield ".PP"
@@ -192,32 +194,40 @@ def command_lines(name: str, command: click.Command) -> Iterator[str]:
             yield from command_lines(f"{name} {inner.name}", inner)
 
 
-def page() -> str:
-    """Return the whole manual page."""
-    lines = [".SH OPTIONS", "Before or after every command:"]
-    context = click.Context(bits, info_name="bits", **bits.context_settings)
-    for parameter in bits.get_params(context):
+def page(program: click.Group, introduction: str, head: str, tail: str) -> str:
+    """Return a whole manual page."""
+    name = str(program.name)
+    lines = [".SH OPTIONS", *([introduction] if introduction else [])]
+    context = click.Context(program, info_name=name, **bits.context_settings)
+    for parameter in program.get_params(context):
         lines += option_lines(parameter, context)
     lines.append(".SH COMMANDS")
-    for name in COMMANDS:
-        command = bits.get_command(context, name)
+    for each in program.list_commands(context):
+        command = program.get_command(context, each)
         assert command is not None
-        lines += command_lines(name, command)
-    return HEAD + "\n".join(lines) + "\n" + TAIL
+        lines += command_lines(f"{name} {each}", command)
+    return head + "\n".join(lines) + "\n" + tail
+
+
+def pages() -> Iterator[tuple[pathlib.Path, str]]:
+    """Return where each page is, and what is to stand there."""
+    yield MANUALS / "bits.1", page(bits, "Before or after every command:", HEAD, TAIL)
+    yield MANUALS / "bits-server.1", page(bits_server, "", manual_bits_server.HEAD, manual_bits_server.TAIL)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write or check the page."""
+    """Write or check the pages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="only say whether the page is up to date")
+    parser.add_argument("--check", action="store_true", help="only say whether the pages are up to date")
     options = parser.parse_args(arguments)
-    if not options.check:
-        PAGE.write_text(page(), encoding="utf-8")
-        return 0
-    if PAGE.read_text(encoding="utf-8") == page():
-        return 0
-    print(f"{PAGE.name} is not what the program says: run scripts/generate_manual.py", file=sys.stderr)
-    return 1
+    status = 0
+    for path, text in pages():
+        if not options.check:
+            path.write_text(text, encoding="utf-8")
+        elif not path.exists() or path.read_text(encoding="utf-8") != text:
+            print(f"{path.name} is not what the program says: run scripts/generate_manual.py", file=sys.stderr)
+            status = 1
+    return status
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import pytest
 from openbits.cli.main import COMMANDS, bits
 from openbits.errors import ExitCode
 from openbits.monitor import main as bitsd
+from openbits.server.cli import bits_server
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 MANUALS = ROOT / "docs" / "man"
@@ -42,6 +43,15 @@ def test_each_command_and_option_is_described(name: str) -> None:
             assert str(parameter.metavar).strip(".") in section
 
 
+def test_each_command_and_option_of_bits_server_is_described() -> None:
+    page = plain("bits-server.1")
+    for command in [bits_server, *bits_server.commands.values()]:
+        for parameter in command.params:
+            if isinstance(parameter, click.Option):
+                assert parameter.help, f"{command.name} {parameter.name} has no help"
+                assert all(option in page for option in parameter.opts)
+
+
 def test_each_exit_status_is_described() -> None:
     assert all(f"\n.B {status.value}\n" in plain("bits.1") for status in ExitCode)
 
@@ -54,7 +64,7 @@ def test_each_option_of_bitsd_is_described() -> None:
 
 
 @pytest.mark.skipif(shutil.which("groff") is None, reason="groff is not installed")
-@pytest.mark.parametrize("name", ["bits.1", "bitsd.8"])
+@pytest.mark.parametrize("name", ["bits.1", "bits-server.1", "bitsd.8"])
 def test_roff_has_nothing_to_say(name: str) -> None:
     command = ["groff", "-man", "-Tutf8", "-ww", "-b", str(MANUALS / name)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
