@@ -272,7 +272,7 @@ class Exchange:
         if self._base_bytes is None or flow.acknowledged_bytes < self._base_bytes:
             # What was acknowledged before does not belong to this request; less than before is another connection,
             # to which libcurl has turned because the kept one was dead.
-            self._base_bytes = flow.acknowledged_bytes
+            self._base_bytes = self._acknowledged_bytes = flow.acknowledged_bytes
             return
         self._on_sent(min(flow.acknowledged_bytes - self._base_bytes, self._pieces.length))
 
@@ -282,8 +282,7 @@ class Exchange:
         assert request is not None
         timeout_s = self._run.settings.stall_timeout_s
         flow = client.outflow()
-        known_bytes = max(self._acknowledged_bytes, self._base_bytes or 0)
-        if pieces is not None and flow is not None and flow.acknowledged_bytes != known_bytes:
+        if pieces is not None and flow is not None and flow.acknowledged_bytes != self._acknowledged_bytes:
             self._acknowledged_bytes = flow.acknowledged_bytes
             self._lane.watchdog.touch()
             return
