@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import ipaddress
 import logging
 import os
 import time
@@ -246,7 +247,10 @@ class Dealing:
             return Failed(trouble=Trouble.TOO_MANY)
         try:
             record = await self._house.sessions.make(
-                path=self._path.components, url=original_url(head), user=head.user, counted_for=counted_for(head)
+                path=self._path.components,
+                url=original_url(head) if self._policy.has_application else "",
+                user=head.user,
+                counted_for=counted_for(head),
             )
         except OSError as error:
             return Failed(trouble=trouble_of(error))
@@ -354,7 +358,7 @@ class Dealing:
         job = Job(
             key=record.key,
             session=record.session,
-            original_url=record.url,
+            original_url=record.url or original_url(self._exchange.head),
             path=self._exchange.head.path.decode("ascii"),
             query=self._exchange.head.query.decode("ascii"),
             settings=self._directory.settings,
@@ -378,9 +382,7 @@ async def _make_checkpoint(house: House, record: Record, fd: int, size: int) -> 
     finally:
         house.checkpoints.discard(record.key)
         os.close(fd)
-    current = house.sessions.find(record.session.id)
-    if current is not None and current.durable_bytes < size:
-        house.sessions.note(replace(current, durable_bytes=size))
+    house.sessions.note_durable(record.session.id, size)
 
 
 def original_url(head: Head) -> str:
@@ -392,4 +394,8 @@ def original_url(head: Head) -> str:
 
 def counted_for(head: Head) -> str:
     """Whose sessions a new one is counted among: the user's, or those from the same place (U11)."""
-    return f"user {head.user}" if head.user is not None else f"host {head.client.host}"
+    if head.user is not None:
+        return f"user {head.user}"
+    host = head.client.host
+    # Who has one address of IPv6 has all of its network.
+    return f"host {ipaddress.IPv6Network((host, 64), strict=False)}" if ":" in host else f"host {host}"

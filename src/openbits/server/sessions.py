@@ -40,7 +40,7 @@ class Record:
     path: tuple[bytes, ...]
     """Its destination, from the root."""
     url: str
-    """As the client spelt it when it made the session (BITS-Original-Request-URL)."""
+    """As the client spelt it when it made the session (BITS-Original-Request-URL); empty without an application."""
     user: str | None
     """Whose it is, where somebody made sure of that; nobody else can use it."""
     counted_for: str
@@ -87,6 +87,8 @@ class Sessions:
         self._journal = journal
         self._by_id: dict[str, Record] = {}
         self._counts: dict[tuple[tuple[bytes, ...], str], int] = {}
+        self._kept: set[str] = set()
+        """Ids of sessions that are being written down durably."""
 
     def __repr__(self) -> str:
         return f"<Sessions open={len(self._by_id)}>"
@@ -179,8 +181,19 @@ class Sessions:
 
     async def keep(self, record: Record) -> None:
         """Change a session, durably; raises OSError, and then nothing is changed."""
-        await self._journal.write(record.key, record.to_text())
+        self._kept.add(record.session.id)
+        try:
+            await self._journal.write(record.key, record.to_text())
+        finally:
+            self._kept.discard(record.session.id)
         self._by_id[record.session.id] = record
+
+    def note_durable(self, session_id: str, size: int) -> None:
+        """A power cut leaves at least so much of a session's file."""
+        record = self._by_id.get(session_id)
+        # A session that is being kept is durable as a whole, and an older one must not be written over it.
+        if record is not None and session_id not in self._kept and record.durable_bytes < size:
+            self.note(replace(record, durable_bytes=size))
 
     def forget(self, record: Record) -> None:
         """End a session; its files are the caller's to delete."""
