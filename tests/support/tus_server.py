@@ -86,10 +86,12 @@ class TusServer:
     def contents(self) -> list[bytes]:
         """What has been uploaded, whole or not."""
         found = []
+        # Files come and go while they are looked at.
         with contextlib.suppress(FileNotFoundError):
-            for entry in sorted(os.scandir(self._path("files")), key=lambda entry: entry.name):
-                if entry.is_file() and not entry.name.endswith((".info", ".lock")):
-                    with open(entry.path, "rb") as file:
+            for name in sorted(os.listdir(self._path("files"))):
+                path = os.path.join(self._path("files"), name)
+                if os.path.isfile(path) and not name.endswith((".info", ".lock")):
+                    with open(path, "rb") as file:
                         found.append(file.read())
         return found
 
