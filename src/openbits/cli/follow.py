@@ -29,6 +29,9 @@ class Follower:
         self._state = ""
         self._state_since_s = 0.0
         self._explained = False
+        self._is_upload = False
+        self._is_sent = False
+        """Whether the server has all bytes of an upload: its answer may take minutes."""
 
     def wait_settled(self, timeout_s: float | None = None) -> Json | None:
         """Return the job when it is TRANSFERRED, in ERROR or final; None after `timeout_s`. Raises BitsError."""
@@ -53,6 +56,7 @@ class Follower:
         if kind == "progress":
             self._display.note("")
             self._display.progress(data)
+            self._look_whether_sent(data)
             return None
         job: Json | None = data if kind == "snapshot" else data.get("job")
         if job is None:
@@ -63,19 +67,30 @@ class Follower:
             self._display.note("")
         if self._state not in ("ERROR", "CANCELLED"):
             self._display.progress(job)
+        self._is_upload = job["type"] != "download"
+        self._look_whether_sent(job)
         return job
+
+    def _look_whether_sent(self, data: Json) -> None:
+        total_bytes = data["bytes_total"]
+        is_sent = self._is_upload and total_bytes is not None and data["bytes_transferred"] >= total_bytes
+        if is_sent != self._is_sent:
+            self._is_sent, self._state_since_s, self._explained = is_sent, time.monotonic(), False
 
     def _explain(self) -> None:
         """Say what holds the job; a short wait for a slot or a server is not worth a word."""
-        if self._explained or self._state not in _HELD_STATES:
+        if self._explained or not (self._state in _HELD_STATES or self._is_sent):
             return
-        if self._state in ("QUEUED", "CONNECTING") and time.monotonic() - self._state_since_s < _TICK_S:
+        is_brief = self._is_sent or self._state in ("QUEUED", "CONNECTING")
+        if is_brief and time.monotonic() - self._state_since_s < _TICK_S:
             return
         self._explained = True
         try:
-            self._display.note(waiting_sentence(self._session.perform(calls.why(self._job_id))))
+            why = self._session.perform(calls.why(self._job_id))
         except BitsError:
             return  # The job has just gone on, or the service is restarting: the stream will tell.
+        if why["gate"] != "none":
+            self._display.note(waiting_sentence(why))
 
 
 def waiting_sentence(why: Json) -> str:

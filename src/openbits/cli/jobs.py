@@ -162,7 +162,8 @@ def take_ownership(context: Context, job: str, as_json: bool) -> None:
     """Make a job of another account your own, with everything that it has fetched; administrators only.
 
     Its credentials, custom headers and helper token are removed. The job then waits for your log-on, and not for that
-    of its former owner. You need write access to the directories of its files; changing a job needs no ownership.
+    of its former owner. You need write access to the directories of its files, or read access to the file that it
+    uploads; changing a job needs no ownership.
     """
     _verb(context, job, calls.take_ownership, as_json=as_json)
 

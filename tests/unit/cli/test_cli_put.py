@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from openbits.cli import targets
 from openbits.cli.main import run
 from openbits.cli.show import job_lines
-from support.fake_api import FakeApi, Reply, event, file_out, job_out, problem, settings_out
+from support.fake_api import FakeApi, Reply, Request, event, file_out, job_out, problem, settings_out
 
 ID = job_out()["id"]
 Capture = pytest.CaptureFixture[str]
@@ -105,6 +106,22 @@ def test_put_with_a_reply_is_an_upload_reply_job_and_prints_the_path(
         shown = json.loads(capsys.readouterr().out)
         assert shown["reply"]["local_name"] == f"{tmp_path}/r"
         assert shown["files"] == [{"remote_name": "http://h/f", "local_name": "/f"}]
+
+
+def test_put_says_that_the_server_has_everything_and_has_not_answered(capsys: Capture) -> None:
+    """An application behind the server may take minutes (U30)."""
+    hold = threading.Event()
+
+    def why(_: Request) -> Reply:
+        hold.set()
+        return Reply(json={"gate": "server", "sentence": "the server has all bytes", "until": None})
+
+    whole = event("snapshot", upload_out(bytes_transferred=2048))
+    parts = (whole, event("snapshot", upload_out(state="TRANSFERRED", bytes_transferred=2048)))
+    more = {"GET /v1/events": Reply(parts=parts, wait=hold), f"GET /v1/jobs/{ID}/why": why}
+    with FakeApi(put_routes(upload_out(), **more)) as api:
+        assert bits(api, "put", "/f", "http://h/f") == 0
+    assert "f: waiting: the server has all bytes" in capsys.readouterr().err
 
 
 def test_put_async_prints_the_id(capsys: Capture) -> None:
