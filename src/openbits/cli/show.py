@@ -181,7 +181,7 @@ def remark_lines(files: Sequence[Mapping[str, Any]]) -> list[str]:
         times = sum(file["restarts"] for file in restarted)
         lines.append(
             f"note: {_names(restarted)} began again ({times} in all): "
-            "the remote file had changed, or could not be resumed"
+            "the file had changed, or could not be resumed"
         )
     return lines
 
