@@ -180,8 +180,7 @@ def remark_lines(files: Sequence[Mapping[str, Any]]) -> list[str]:
     if restarted:
         times = sum(file["restarts"] for file in restarted)
         lines.append(
-            f"note: {_names(restarted)} began again ({times} in all): "
-            "the file had changed, or could not be resumed"
+            f"note: {_names(restarted)} began again ({times} in all): the file had changed, or could not be resumed"
         )
     return lines
 
