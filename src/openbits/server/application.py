@@ -6,15 +6,13 @@ Every path is taken apart here, once, by `beneath`; everything behind works with
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
-import stat
 from http import HTTPStatus
 from typing import Final
 
 from openbits.server import answers
-from openbits.server.beneath import UnfitPath, UrlPath, open_regular, parse_url_path
-from openbits.server.downloads import Downloads, hand_out
+from openbits.server.beneath import UnfitPath, UrlPath, parse_url_path
+from openbits.server.downloads import Below, Downloads, hand_out
 from openbits.server.exchange import Exchange
 from openbits.server.publications import Publication, Publications, is_member
 from openbits.server.storage import REPLIES
@@ -89,23 +87,18 @@ class BitsApplication:
         # A descriptor of this exchange's own: it may be unpublished meanwhile.
         fd = os.dup(publication.fd)
         try:
-            await hand_out(exchange, _Opened(fd, inner), path.components[-1])
+            source = Below(fd, inner, self._uploads.storage.private) if publication.is_directory else _Opened(fd)
+            await hand_out(exchange, source, path.components[-1])
         finally:
             os.close(fd)
 
 
 class _Opened:
-    """A file that is open already, or one in a directory that is; the descriptor stays its owner's."""
+    """A file that is open already; the descriptor stays its owner's."""
 
-    def __init__(self, fd: int, inner: tuple[bytes, ...] = ()) -> None:
+    def __init__(self, fd: int) -> None:
         self._fd = fd
-        self._inner = inner
 
     def open(self) -> tuple[int, os.stat_result]:
         """See `Source`."""
-        if self._inner:
-            return open_regular(self._fd, self._inner)
-        found = os.fstat(self._fd)
-        if stat.S_ISDIR(found.st_mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        return os.dup(self._fd), found
+        return os.dup(self._fd), os.fstat(self._fd)

@@ -69,7 +69,7 @@ class AsgiApplication:
         self._proxies = proxies
         self._user_of = user_of
         self._is_started = False
-        files = Downloads(self._uploads.storage.root_fd, self._uploads.is_hidden) if downloads else None
+        files = Downloads(self._uploads.storage) if downloads else None
         publications = Publications(names_users=proxies.names_users or user_of is not None)
         self._application = BitsApplication(uploads=self._uploads, downloads=files, publications=publications)
 

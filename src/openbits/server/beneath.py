@@ -136,6 +136,25 @@ def open_parent(directory_fd: int, components: Sequence[bytes]) -> tuple[int, by
     return open_directory(directory_fd, components[:-1]), check_name(components[-1])
 
 
+def open_regular_outside(
+    directory_fd: int, components: Sequence[bytes], private: os.stat_result
+) -> tuple[int, os.stat_result]:
+    """Open a regular file for reading, unless it lies in the directory `private`: then ENOENT.
+
+    Names prove nothing here: whoever may write to the directory above can give a private directory another one.
+    """
+    if not components:
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    # O_PATH: to open a file takes no right to list what is beside it.
+    parent_fd = open_beneath(directory_fd, components[:-1], os.O_PATH | os.O_DIRECTORY)
+    try:
+        if os.path.samestat(os.fstat(parent_fd), private):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        return open_regular(parent_fd, components[-1:])
+    finally:
+        os.close(parent_fd)
+
+
 def open_regular(directory_fd: int, components: Sequence[bytes]) -> tuple[int, os.stat_result]:
     """Open a regular file for reading; EISDIR for a directory, EACCES for a FIFO, a socket or a device."""
     fd = open_beneath(directory_fd, components, os.O_RDONLY | os.O_NONBLOCK)

@@ -15,14 +15,15 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Final, Protocol
 
 from openbits.server import answers
-from openbits.server.beneath import UrlPath, open_regular
+from openbits.server.beneath import UrlPath, open_regular_outside
 from openbits.server.exchange import Body, Exchange, FileSlice, Headers, Part
 from openbits.server.ranges import Range, Unsatisfiable, Validators, Verdict, judge, wanted_ranges
+from openbits.server.storage import Storage
 
 _DEFAULT_TYPE: Final = "application/octet-stream"
 _TYPES: Final = {
@@ -65,32 +66,34 @@ class Source(Protocol):
         """Open it for reading; called in a thread; the descriptor is the caller's.  Raises OSError."""
 
 
-class BelowRoot:
-    """A file below a directory."""
+class Below:
+    """A file below a directory, and not in the directory `private`, whatever that is called by now."""
 
-    def __init__(self, root_fd: int, components: Sequence[bytes]) -> None:
-        self._root_fd = root_fd
+    def __init__(self, directory_fd: int, components: Sequence[bytes], private: os.stat_result) -> None:
+        self._directory_fd = directory_fd
         self._components = components
+        self._private = private
 
     def open(self) -> tuple[int, os.stat_result]:
         """See `Source`."""
-        return open_regular(self._root_fd, self._components)
+        return open_regular_outside(self._directory_fd, self._components, self._private)
 
 
 class Downloads:
     """The files below a root."""
 
-    def __init__(self, root_fd: int, is_hidden: Callable[[tuple[bytes, ...]], bool]) -> None:
-        """`is_hidden` says of the components of a path that they lead to what is never served."""
-        self._root_fd = root_fd
-        self._is_hidden = is_hidden
+    def __init__(self, storage: Storage) -> None:
+        """What the storage keeps for itself is not served."""
+        self._root_fd = storage.root_fd
+        self._is_hidden = storage.is_hidden
+        self._private = storage.private
 
     async def serve(self, exchange: Exchange, path: UrlPath) -> None:
         """Answer GET or HEAD."""
         if path.ends_with_slash or self.is_withheld(path.components):
             await answers.missing(exchange)
             return
-        await hand_out(exchange, BelowRoot(self._root_fd, path.components), path.components[-1])
+        await hand_out(exchange, Below(self._root_fd, path.components, self._private), path.components[-1])
 
     def is_withheld(self, components: tuple[bytes, ...]) -> bool:
         """Whether it is as if there were nothing at this path."""

@@ -74,7 +74,7 @@ class Program:
             stack.callback(publications.close)
             uploads.start()
             stack.push_async_callback(uploads.close)
-            downloads = Downloads(uploads.storage.root_fd, uploads.is_hidden) if configuration.downloads else None
+            downloads = Downloads(uploads.storage) if configuration.downloads else None
             server = HttpServer(
                 BitsApplication(uploads=uploads, downloads=downloads, publications=publications),
                 replace(configuration.limits, max_connections=_connections(configuration.limits.max_connections)),

@@ -63,7 +63,8 @@ class Storage:
         try:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(working_directory, 0o700)
-            self.working_fd = _open_directory(working_directory, "the working directory")
+            # A link would have been put there by somebody else: what it leads to must not become ours.
+            self.working_fd = _open_directory(working_directory, "the working directory", os.O_NOFOLLOW)
         except OSError as error:
             os.close(self.root_fd)
             raise StorageError(f"the working directory {working_directory} cannot be made: {error.strerror}") from error
@@ -75,9 +76,11 @@ class Storage:
         except BaseException:
             self.close()
             raise
-        self._device = os.fstat(self.working_fd).st_dev
-        relative = os.path.relpath(os.path.realpath(working_directory), os.path.realpath(root))
-        self._hidden = () if relative.startswith("..") else tuple(os.fsencode(relative).split(b"/"))
+        self.private = os.fstat(self.working_fd)
+        """What the working directory is, under whatever name."""
+        relative = os.fsencode(os.path.relpath(os.path.realpath(working_directory), os.path.realpath(root)))
+        parts = tuple(relative.split(b"/"))
+        self._hidden = () if parts[0] == b".." else parts
 
     def __repr__(self) -> str:
         return f"<Storage working_directory={self.working_directory!r}>"
@@ -90,6 +93,11 @@ class Storage:
     def _guard(self) -> None:
         """Nobody else may look into the working directory, and no other server may work in it."""
         found = os.fstat(self.working_fd)
+        if os.path.samestat(found, os.fstat(self.root_fd)):
+            raise StorageError(
+                f"the working directory {self.working_directory} is the root itself, where everybody could get at"
+                " unfinished uploads; name a directory of its own"
+            )
         if found.st_uid != os.geteuid():
             raise StorageError(
                 f"the working directory {self.working_directory} belongs to uid {found.st_uid}, not to the server's"
@@ -130,7 +138,7 @@ class Storage:
 
     def _look_in(self, parent_fd: int, name: bytes) -> Place:
         parent = os.fstat(parent_fd)
-        if os.path.samestat(parent, os.fstat(self.working_fd)):
+        if os.path.samestat(parent, self.private):
             return Place.FORBIDDEN
         try:
             mode = os.stat(name, dir_fd=parent_fd, follow_symlinks=False).st_mode
@@ -140,12 +148,12 @@ class Storage:
             return Place.FORBIDDEN
         if stat.S_ISDIR(mode):
             return Place.DIRECTORY
-        if parent.st_dev != self._device:
+        if parent.st_dev != self.private.st_dev:
             log.error(
                 "action=upload-refused directory-device=%d working-device=%d: the destination is on another file"
                 " system than the working directory %s: give it a server of its own",
                 parent.st_dev,
-                self._device,
+                self.private.st_dev,
                 self.working_directory,
             )
             return Place.FORBIDDEN
@@ -166,6 +174,8 @@ class Storage:
         except OSError as error:
             return Trouble.FORBIDDEN if error.errno in (errno.EACCES, errno.EPERM) else Trouble.MISSING
         try:
+            if os.path.samestat(os.fstat(parent_fd), self.private):
+                return Trouble.FORBIDDEN
             self._adopt_group(part, parent_fd)
             if may_overwrite:
                 os.rename(part, name, src_dir_fd=self.working_fd, dst_dir_fd=parent_fd)
@@ -317,8 +327,10 @@ def _reply(key: str) -> bytes:
     return f"{key}.reply".encode("ascii")
 
 
-def _open_directory(path: str, what: str) -> int:
+def _open_directory(path: str, what: str, more_flags: int = 0) -> int:
     try:
-        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | more_flags)
     except OSError as error:
+        if more_flags & os.O_NOFOLLOW and os.path.islink(path):
+            raise StorageError(f"{what} {path} is a symbolic link: remove it, or name another directory") from error
         raise StorageError(f"{what} {path} cannot be opened: {error.strerror}") from error

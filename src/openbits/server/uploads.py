@@ -107,10 +107,6 @@ class Uploads:
         """Whether a request is a packet of the protocol."""
         return is_upload_request(head.method, head.headers)
 
-    def is_hidden(self, components: tuple[bytes, ...]) -> bool:
-        """Whether a path is private: never to be served, listed or written to."""
-        return self.storage.is_hidden(components)
-
     def open_reply(self, components: tuple[bytes, ...], user: str | None) -> int | None:
         """Open the reply that a path names (U30–U32), for reading; None when there is none for this user.  Blocks."""
         if len(components) < 4 or components[-4:-2] != (REPLIES, b"Replies") or components[-1] != REPLY_FILE:

@@ -1,0 +1,91 @@
+"""What an attacker tries against bits-server, over the network and from an account of the same machine."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.bits_server import PROGRAM, BitsServer, running_bits_server
+from support.raw_bits import Heard, RawBits
+
+SECRET = b"a part of somebody's upload"
+
+
+@pytest.fixture
+def server() -> Iterator[BitsServer]:
+    with running_bits_server("--allow-overwrites") as running:
+        yield running
+
+
+def get(server: BitsServer, path: str) -> Heard:
+    with RawBits(server.port, path) as client:
+        return client.say(None, method="GET", length=None)
+
+
+# --- the working directory -----------------------------------------------------------------------
+
+
+def test_a_working_directory_that_was_renamed_is_still_nobodys(server: BitsServer) -> None:
+    """Whoever may write to the root can rename what is in it: the server's own files must not become downloads."""
+    working, moved = Path(server.root, ".bits-sessions"), Path(server.root, "moved")
+    with RawBits(server.port) as client:
+        client.create()
+        assert client.fragment(0, SECRET, 1000).status == 200
+        assert server.command_of("publish", "/all", server.root).returncode == 0
+        working.rename(moved)
+        names = sorted(os.listdir(moved))
+        assert "sessions.sqlite" in names
+        for name in names:
+            for path in (f"/moved/{name}", f"/all/moved/{name}"):
+                assert get(server, path).status == 404
+        with RawBits(server.port, "/moved/sessions.sqlite") as other:
+            assert other.create().error[:2] == (403, "0x80070005")
+
+
+def test_an_upload_never_ends_in_the_working_directory(server: BitsServer) -> None:
+    """Not even when its destination has become the working directory since the session was made."""
+    outer, working, moved = (Path(server.root, name) for name in ("d", ".bits-sessions", "moved"))
+    outer.mkdir()
+    with RawBits(server.port, "/d/sessions.sqlite") as client:
+        client.create()
+        outer.rename(moved)
+        working.rename(outer)
+        assert client.fragment(0, SECRET, len(SECRET)).error[:2] == (403, "0x80070005")
+    assert Path(outer, "sessions.sqlite").read_bytes()[:15] == b"SQLite format 3"
+
+
+def fails(*arguments: str) -> str:
+    command = [*PROGRAM, "--listen", "127.0.0.1:0", *arguments]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    assert (found.returncode, found.stderr.count("\n")) == (1, 1), found.stderr
+    return found.stderr
+
+
+def test_a_link_in_place_of_the_working_directory_is_not_followed(tmp_path: Path) -> None:
+    root, victim = tmp_path / "root", tmp_path / "victim"
+    root.mkdir()
+    victim.mkdir(mode=0o755)
+    victim.chmod(0o755)
+    (root / ".bits-sessions").symlink_to(victim)
+    assert "is a symbolic link" in fails("--root", str(root))
+    assert stat.S_IMODE(victim.stat().st_mode) == 0o755
+    assert os.listdir(victim) == []
+
+
+def test_the_root_cannot_be_the_working_directory(tmp_path: Path) -> None:
+    config = tmp_path / "c.toml"
+    config.write_text(f'root = "{tmp_path}"\nworking_directory = "{tmp_path}"\n')
+    assert "is the root itself" in fails("--config", str(config))
+
+
+def test_a_working_directory_with_dots_in_its_name_is_hidden_as_well(tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    with running_bits_server(config=f'working_directory = "{tmp_path}/root/..w"\n', base=str(tmp_path)) as server:
+        for path in ("/..w/new", "/..W/new"):
+            with RawBits(server.port, path) as client:
+                assert client.create().error[:2] == (403, "0x80070005")
