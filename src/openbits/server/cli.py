@@ -9,7 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -23,6 +23,29 @@ EXIT_INTERRUPTED: Final = 130
 _DURATION: Final = re.compile(r"([0-9]{1,9})([smhd]?)")
 _UNIT_S: Final = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _NEWLINES: Final = re.compile(r"\s*\n\s*")
+
+
+if TYPE_CHECKING:
+    _IntType = click.ParamType[int]
+else:
+    # Generic for type checkers only in older versions.
+    _IntType = click.ParamType
+
+
+class Whole(_IntType):
+    """A whole number that is not below a limit."""
+
+    name = "number"
+
+    def __init__(self, low: int) -> None:
+        self._low = low
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read it."""
+        text = str(value)
+        if not (text.isascii() and text.isdecimal()) or len(text) > 19 or int(text) < self._low:
+            self.fail(f"{text!r} is not a whole number from {self._low} on", param, ctx)
+        return int(text)
 
 
 class Fault(click.ClickException):
@@ -43,11 +66,11 @@ class Fault(click.ClickException):
     "--listen", metavar="HOST:PORT", help="Where to listen; 127.0.0.1:8080 unless set. Port 0 is any free one."
 )
 @click.option("--allow-overwrites", is_flag=True, help="Let an upload replace a file that is there already.")
-@click.option("--max-upload-size", metavar="BYTES", type=click.IntRange(min=0), help="Refuse larger uploads.")
+@click.option("--max-upload-size", metavar="BYTES", type=Whole(0), help="Refuse larger uploads.")
 @click.option(
     "--session-timeout",
     metavar="S",
-    type=click.IntRange(min=1),
+    type=Whole(1),
     help="Forget uploads without progress for so many seconds; 14 days unless set.",
 )
 @click.option("--notify-url", metavar="URL", help="Tell a server application of each upload.")
@@ -60,7 +83,7 @@ class Fault(click.ClickException):
 @click.option(
     "--host-id-fallback-timeout",
     metavar="S",
-    type=click.IntRange(min=0),
+    type=Whole(0),
     help="After so many seconds without reaching that host, clients return to the first one.",
 )
 @click.option("--tls-cert", metavar="FILE", help="Serve https with this certificate (PEM, with its chain).")
@@ -145,7 +168,7 @@ def _socket_option(function: Callable[..., Any]) -> Callable[..., Any]:
     )(function)
 
 
-@bits_server.command("publish")
+@bits_server.command("publish", short_help="Hand out a file or directory under a URL of your choice.")
 @click.argument("prefix")
 @click.argument("path")
 @click.option("--expires", metavar="WHEN", help="Until when: 90m, 12h, 7d, or a time such as 2026-12-31T18:00.")
@@ -169,7 +192,7 @@ def publish(prefix: str, path: str, expires: str | None, allow: str | None, sock
         os.close(fd)
 
 
-@bits_server.command("unpublish")
+@bits_server.command("unpublish", short_help="Hand it out no more.")
 @click.argument("prefix")
 @_socket_option
 def unpublish(prefix: str, socket_path: str | None) -> None:
