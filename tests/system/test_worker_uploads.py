@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -15,8 +16,10 @@ import pytest
 from openbits.errors import ErrorContext
 from openbits.frames.worker import (
     FileReceived,
+    FileSpec,
     TransferBroken,
     TransferEnded,
+    UploadFile,
     UploadKept,
     UploadMoved,
 )
@@ -105,10 +108,10 @@ def test_an_empty_file_is_sent(worker: WorkerProcess, server: UploadServer, tmp_
     assert_done(worker.upload(order(server, source)), worker, server, b"")
 
 
-def test_progress_is_told_while_a_fragment_is_on_its_way(
+def test_only_what_the_server_has_acknowledged_is_told_as_progress(
     worker: WorkerProcess, server: UploadServer, tmp_path: Path
 ) -> None:
-    source, content = make(tmp_path, 64 * MEBI)
+    source, content = make(tmp_path, 16 * MEBI)
 
     def drip(talk: Any) -> None:
         while len(talk.packet.body) < talk.packet.length:
@@ -118,11 +121,42 @@ def test_progress_is_told_while_a_fragment_is_on_its_way(
 
     server.on("Fragment", drip, times=1000)
     assert_done(worker.upload(order(server, source)), worker, server, content)
-    received = [message.received_bytes for message in worker.all(FileReceived)]
-    assert len(received) > 4
-    assert all(0 <= count <= len(content) for count in received)
     acknowledged = {move.acknowledged_bytes for move in worker.all(UploadMoved)}
-    assert set(received) - acknowledged, "more than the server's Acks was told"
+    assert len(acknowledged) > 2
+    assert {message.received_bytes for message in worker.all(FileReceived)} <= acknowledged
+
+
+def test_a_plain_put_tells_what_the_connection_has_brought_over(worker: WorkerProcess, tmp_path: Path) -> None:
+    source, content = make(tmp_path, 64 * MEBI)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def take() -> None:
+            connection, _ = listener.accept()
+            left = len(content)
+            with connection, connection.makefile("rb") as reading:
+                while reading.readline().strip():
+                    pass
+                while left:
+                    left -= len(reading.read(min(left, 4 * MEBI)))
+                    slow.wait(0.1)
+                connection.sendall(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
+
+        slow = threading.Event()
+        thread = threading.Thread(target=take)
+        thread.start()
+        file = FileSpec(
+            index=0,
+            remote_name=f"http://127.0.0.1:{listener.getsockname()[1]}/file",
+            local_name=str(source),
+            temporary_name="",
+        )
+        ended = worker.upload(UploadFile(transfer=1, file=file, protocol="put", memory=""))
+        thread.join(10)
+    assert ended.error == ""
+    received = [message.received_bytes for message in worker.all(FileReceived)]
+    assert len(received) > 2
+    assert received == sorted(received)
+    assert 0 < received[0] < len(content)
 
 
 # --- what a server may answer ------------------------------------------------------------------

@@ -16,7 +16,7 @@ from openbits.core.names import request_url
 from openbits.core.retry import GiveUp, Patience
 from openbits.errors import ErrorContext
 from openbits.frames.worker import FileSpec, FileStarted, UploadFile, UploadMoved
-from openbits.upload import protocols
+from openbits.upload import protocols, put
 from openbits.upload.conversation import (
     Answered,
     Begin,
@@ -376,8 +376,11 @@ class Upload:
         )
 
     def _on_sent(self, sent_bytes: int) -> None:
+        assert self._conversation is not None
         body = self._sent.body if self._sent is not None else None
-        if body is not None:
+        # Only what the server says it has counts. A plain PUT is told nothing before its end, however long that takes:
+        # there it is shown what the connection has brought over.
+        if body is not None and self._conversation.protocol == put.PROTOCOL_NAME:
             self.run.on_received(self.spec.index, body.offset + sent_bytes)
 
     # --- breaks and ends ---------------------------------------------------------------------
