@@ -13,16 +13,13 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from typing import Any
 
 from openbits.server.sessions import Record, Sessions
 from openbits.server.settings import Settings
 from openbits.server.tasks import Tasks
 
 log = logging.getLogger(__name__)
-
-_FAR_S: Final = 86_400.0
-"""Timers are not set for later than this: what is due then is looked up again."""
 
 
 class Cleanup:
@@ -74,7 +71,9 @@ class Cleanup:
         if settings.session_limit_enable and self._sessions.count_alike(record) > settings.number_of_sessions_limit:
             first_s = min(first_s, time.monotonic())
         interval_s = settings.cleanup_interval_s
-        return self._began_s + max(1, math.ceil((first_s - self._began_s) / interval_s)) * interval_s
+        # What is due already and yet was left (somebody is at work with it) is looked at again at the next cleanup.
+        next_one = math.floor((time.monotonic() - self._began_s) / interval_s) + 1
+        return self._began_s + max(next_one, math.ceil((first_s - self._began_s) / interval_s)) * interval_s
 
     def _set_timer(self, due_s: float) -> None:
         if due_s == self._due_s:
@@ -84,7 +83,7 @@ class Cleanup:
             self._timer = None
         self._due_s = due_s
         if due_s < math.inf:
-            wait_s = min(_FAR_S, max(0.0, due_s - time.monotonic()))
+            wait_s = max(0.0, due_s - time.monotonic())
             self._timer = asyncio.get_running_loop().call_later(wait_s, self._run)
 
     def _run(self) -> None:
