@@ -89,3 +89,29 @@ def test_a_working_directory_with_dots_in_its_name_is_hidden_as_well(tmp_path: P
         for path in ("/..w/new", "/..W/new"):
             with RawBits(server.port, path) as client:
                 assert client.create().error[:2] == (403, "0x80070005")
+
+
+# --- what one client costs -----------------------------------------------------------------------
+
+
+def test_a_session_does_not_remember_what_a_client_chooses_without_end(server: BitsServer) -> None:
+    """Each session keeps its URL in memory and in the journal for up to 14 days."""
+    with RawBits(server.port, "/f?" + "q" * 60_000) as client:
+        assert client.create().error[:2] == (400, "0x80070057")
+    with RawBits(server.port, "/f?" + "q" * 4_000) as client:
+        assert client.create().status == 200
+
+
+# --- what the log says ---------------------------------------------------------------------------
+
+
+def test_no_header_reaches_the_log_as_it_is(server: BitsServer) -> None:
+    """Escape sequences would speak to the terminal of whoever looks at the log, and NEL begins a line for some."""
+    with RawBits(server.port) as client:
+        assert client.say("\x1b]0;evil\x07\x85bits-server: CRITICAL").status == 400
+        assert client.say("Fragment", {"BITS-Session-Id": "\x1b[31mid", "Content-Range": "\x9b"}).status == 400
+    assert server.log is not None
+    line = server.log.wait_line("type='\\x1b", 10)
+    assert all(" " <= character <= "~" for character in line.rstrip("\n"))
+    server.log.wait_line("Fragment", 10)
+    assert "\x1b" not in server.log.text

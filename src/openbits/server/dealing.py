@@ -16,11 +16,13 @@ import functools
 import ipaddress
 import logging
 import os
+import string
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar, assert_never
+from urllib.parse import quote
 
 from openbits.server.beneath import UrlPath
 from openbits.server.cleanup import Cleanup
@@ -62,6 +64,9 @@ from openbits.upload.session import (
 
 CHECKPOINT_BYTES: Final = 64 * 2**20
 """A power cut costs about so many bytes of an unfinished upload."""
+
+_AS_SENT: Final = string.punctuation
+"""What stays as it is in a target that is sent on: not every ASGI server refuses what is no ASCII there."""
 
 log = logging.getLogger(__name__)
 
@@ -359,8 +364,8 @@ class Dealing:
             key=record.key,
             session=record.session,
             original_url=record.url or original_url(self._exchange.head),
-            path=self._exchange.head.path.decode("ascii"),
-            query=self._exchange.head.query.decode("ascii"),
+            path=quote(self._exchange.head.path, safe=_AS_SENT),
+            query=quote(self._exchange.head.query, safe=_AS_SENT),
             settings=self._directory.settings,
         )
         try:
@@ -387,8 +392,8 @@ async def _make_checkpoint(house: House, record: Record, fd: int, size: int) -> 
 
 def original_url(head: Head) -> str:
     """The URL as the client's end sees it."""
-    query = f"?{head.query.decode('latin-1')}" if head.query else ""
-    path = (head.root_path + head.path).decode("latin-1")
+    query = f"?{quote(head.query, safe=_AS_SENT)}" if head.query else ""
+    path = quote(head.root_path + head.path, safe=_AS_SENT)
     return f"{head.scheme}://{head.authority}{path}{query}"
 
 

@@ -18,6 +18,7 @@ import contextlib
 import functools
 import logging
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import BinaryIO, Final
@@ -29,6 +30,7 @@ from openbits.errors import error_code
 from openbits.server.settings import Notification, UploadSettings
 from openbits.server.storage import REPLIES, Storage
 from openbits.server.tasks import Tasks
+from openbits.upload.addresses import is_http_url
 from openbits.upload.session import Notified, NotNotified, Session
 from openbits.version import __version__
 
@@ -42,6 +44,8 @@ REPLY_FILE: Final = b"responsefile.bin"
 _SLICE_BYTES: Final = 4 * 2**20
 _RECEIVE_BYTES: Final = 256 * 1024
 _HEAD_LIMIT: Final = 64 * 1024
+
+_VISIBLE: Final = re.compile(r"[!-~]+")
 
 log = logging.getLogger(__name__)
 
@@ -143,8 +147,7 @@ class Notifier:
             log.warning("action=notify-refused session=%s status=%d", job.key, answer.status)
             return NotNotified(status=answer.status)
         if answer.static_url:
-            parts = urlsplit(answer.static_url)
-            if parts.scheme not in ("http", "https") or not parts.netloc:
+            if not is_http_url(answer.static_url) or not _VISIBLE.fullmatch(answer.static_url):
                 log.error("action=notify-failed session=%s: BITS-Static-Response-URL is no full address", job.key)
                 return NotNotified(status=400, error=error_code("E_INVALIDARG").hresult)
             reply_url = answer.static_url

@@ -33,6 +33,7 @@ from openbits.server.tasks import Tasks
 from openbits.upload import server
 from openbits.upload.packets import (
     CONTENT_LENGTH,
+    HEADER_LIMIT,
     Ack,
     BadPacket,
     PacketType,
@@ -46,6 +47,8 @@ from openbits.upload.session import Answer, Asked
 _THREADS: Final = 8
 _DRAIN_BYTES: Final = 16 * 2**20
 """How much of a refused fragment is read so that the client reads the answer: as much as Windows sends at once."""
+URL_LIMIT: Final = HEADER_LIMIT
+"""Characters of an upload's URL: it becomes a header for applications, and clients allow 2,200 before encoding."""
 _RETRY_AFTER_S: Final = 60
 
 log = logging.getLogger(__name__)
@@ -132,7 +135,7 @@ class Uploads:
             return
         log.log(
             logging.DEBUG if found.ack.is_success else logging.INFO,
-            "action=upload-packet type=%s path=%r client=%s status=%d received=%s%s",
+            "action=upload-packet type=%r path=%r client=%s status=%d received=%s%s",
             head.get("bits-packet-type"),
             head.path,
             head.client.host,
@@ -151,6 +154,9 @@ class Uploads:
             path = parse_url_path(head.path)
         except UnfitPath as unfit:
             return server.refuse_packet(BadPacket(str(unfit)))
+        if len(head.target) > URL_LIMIT:
+            # A session keeps its URL for as long as it lives: a client is not to choose what that costs.
+            return server.refuse_packet(BadPacket(f"the URL is longer than {URL_LIMIT} characters"))
         directory = self._settings.find(path.components)
         if not directory.settings.upload_enabled:
             # For everything, what is no packet included.

@@ -100,7 +100,7 @@ class App:
 
 def reply(body: bytes = b"", status: str = "200 OK", **headers: str) -> bytes:
     lines = [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
-    return "\r\n".join([f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *lines, "", ""]).encode() + body
+    return "\r\n".join([f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *lines, "", ""]).encode("latin-1") + body
 
 
 @contextlib.asynccontextmanager
@@ -263,7 +263,20 @@ def test_u30_static_reply_is_passed_on_as_it_is(root: Path) -> None:
     run(test)
 
 
-@pytest.mark.parametrize("url", ["/relative", "ftp://x/y", "http://o/" + "x" * 2300])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "/relative",
+        "ftp://x/y",
+        "http://o/" + "x" * 2300,
+        "http://[",
+        "http://o:99999/",
+        "http://:80/",
+        "http://o/\x1b",
+        "http://o/a b",
+        "http://o/\xe9",
+    ],
+)
 def test_static_reply_that_no_client_could_fetch_is_the_applications_mistake(root: Path, url: str) -> None:
     async def test() -> None:
         async with playing(root, reply(BITS_Static_Response_URL=url)) as (uploads, _):
