@@ -162,8 +162,11 @@ class Client:
 
     @property
     def was_connected(self) -> bool:
-        """Whether the last request got as far as a connection to whoever it was for."""
-        return bool(self._curl.getinfo(pycurl.PRETRANSFER_TIME) > 0)
+        """Whether the last request got as far as a connection to whoever it was for.
+
+        That is when its first byte was written; libcurl's times say nothing: some are set by a vain attempt, too.
+        """
+        return bool(self._curl.getinfo(pycurl.REQUEST_SIZE) > 0)
 
     def outflow(self) -> Outflow | None:
         """What has become of the bytes that were sent on the request's connection; not from inside a handler."""
@@ -239,7 +242,7 @@ class Client:
             error[1],
             host=host_of(request.url),
             os_errno=self._curl.getinfo(pycurl.OS_ERRNO),
-            is_connected=self._curl.getinfo(pycurl.PRETRANSFER_TIME) > 0,
+            is_connected=self.was_connected,
             connect_timeout_s=self._connect_timeout_s,
         )
 
