@@ -111,7 +111,6 @@ class Talk:
             self.connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         raise HangUp
 
-
     def linger(self) -> None:
         """End the connection as a careful server does: what still comes in is read, so that the answer is not lost."""
         self.connection.sock.shutdown(socket.SHUT_WR)
@@ -273,6 +272,8 @@ class UploadServer:
         self.packets: list[Packet] = []
         self.sessions: dict[str, Session] = {}
         self.files: dict[str, bytes] = {}
+        self.published: list[str] = []
+        """Paths of files, as they came in whole."""
         self.content: dict[str, bytes] = {}
         self.reply_url = ""
         self.host_id: tuple[tuple[str, str], ...] = ()
@@ -356,6 +357,7 @@ class UploadServer:
                 return 400, (("BITS-Error-Code", "0x80070057"),)
 
     def _store(self, packet: Packet, session: Session) -> tuple[int, tuple[tuple[str, str], ...]]:
+        was_complete = session.is_complete
         if packet.length == 0:
             session.total = 0
         else:
@@ -366,6 +368,8 @@ class UploadServer:
         headers = (("BITS-Received-Content-Range", str(len(session.data))), *self._id(packet))
         if session.is_complete:
             self.files[session.path] = bytes(session.data)
+            if not was_complete:
+                self.published.append(session.path)
             if self.reply_url:
                 headers = (*headers, ("BITS-Reply-URL", self.reply_url))
         return 200, headers
