@@ -32,12 +32,12 @@ fuzz-server: $(INSTALLED) ## Send bits-server an hour's worth of strange request
 check: $(INSTALLED) lint types imports docs test test-boot ## Everything that the CI checks
 
 format: $(INSTALLED) ## Format the code
-	@$(BIN)/ruff format src tests bench scripts
-	@$(BIN)/ruff check --fix src tests bench scripts
+	@$(BIN)/ruff format src tests bench examples scripts
+	@$(BIN)/ruff check --fix src tests bench examples scripts
 
 lint: $(INSTALLED)
-	@$(BIN)/ruff format --check src tests bench scripts
-	@$(BIN)/ruff check src tests bench scripts
+	@$(BIN)/ruff format --check src tests bench examples scripts
+	@$(BIN)/ruff check src tests bench examples scripts
 
 types: $(INSTALLED)
 	@$(BIN)/mypy
