@@ -68,6 +68,7 @@ def test_whatever_happens_the_file_arrives_once_and_whole(tmp_path: Path, seed: 
         server.on("*", storm(chance), times=100_000)
         following = order(server, source)
         worker = WorkerProcess()
+        ended: TransferEnded | None = None
         try:
             for number in range(ROUNDS):
                 worker.begin_upload(following, break_patience_s=1.0)
