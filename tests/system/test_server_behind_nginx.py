@@ -92,6 +92,11 @@ def running(command: list[str], port: int, said: pathlib.Path) -> Iterator[None]
                 assert time.monotonic() < deadline, said.read_text()
                 time.sleep(0.02)
             yield
+        except BaseException:
+            for name in ("said", "errors"):
+                with contextlib.suppress(OSError):
+                    print((said.parent / name).read_text()[-2000:])
+            raise
         finally:
             process.terminate()
             process.wait(20)
@@ -118,10 +123,11 @@ def apache(base: pathlib.Path, upstream: int) -> Iterator[int]:
     names = ["mpm_event", "authn_core", "authn_file", "authz_core", "authz_user", "auth_basic"]
     names += ["headers", "proxy", "proxy_http", "ssl"]
     modules = "".join(f"LoadModule {name}_module {MODULES}/mod_{name}.so\n" for name in names)
-    user = "www-data" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
+    account = pwd.getpwnam("www-data") if os.geteuid() == 0 else pwd.getpwuid(os.geteuid())
+    user, group = account.pw_name, f"#{account.pw_gid}"
     (base / "apache.conf").write_text(
         f"ServerRoot {base}\nServerName localhost\nPidFile {base}/pid\nDefaultRuntimeDir {base}\n"
-        f"Listen 127.0.0.1:{port}\n{modules}User {user}\nErrorLog {base}/errors\nStartServers 1\n"
+        f"Listen 127.0.0.1:{port}\n{modules}User {user}\nGroup {group}\nKeepAliveTimeout 60\nErrorLog {base}/errors\nStartServers 1\n"
         + adapted(documented("apache"), base, port, upstream)
     )
     with running(["apache2", "-X", "-f", str(base / "apache.conf")], port, base / "said"):

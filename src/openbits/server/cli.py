@@ -9,7 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import click
 
@@ -25,14 +25,7 @@ _UNIT_S: Final = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _NEWLINES: Final = re.compile(r"\s*\n\s*")
 
 
-if TYPE_CHECKING:
-    _IntType = click.ParamType[int]
-else:
-    # Generic for type checkers only in older versions.
-    _IntType = click.ParamType
-
-
-class Whole(_IntType):
+class Whole(click.ParamType):  # type: ignore[type-arg]  # generic in new versions of click only
     """A whole number that is not below a limit."""
 
     name = "number"
