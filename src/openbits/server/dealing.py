@@ -248,7 +248,7 @@ class Dealing:
 
     async def _make(self) -> Event:
         head = self._exchange.head
-        if len(self._house.sessions) >= self._house.settings.maximum_open_sessions:
+        if self._is_full(counted_for(head)):
             return Failed(trouble=Trouble.TOO_MANY)
         try:
             record = await self._house.sessions.make(
@@ -262,6 +262,18 @@ class Dealing:
         self._record = record
         self._house.cleanup.made(record)
         return Made(session_id=record.session.id)
+
+    def _is_full(self, who: str) -> bool:
+        """Whether there is no place for another session of this client.
+
+        Whoever has more than the next cleanup leaves (U11) may have half of the places, not those that others need:
+        until that cleanup it can be hours.
+        """
+        taken, places = len(self._house.sessions), self._house.settings.maximum_open_sessions
+        own = self._directory.settings
+        if taken >= places or not own.session_limit_enable or taken < places // 2:
+            return taken >= places
+        return self._house.sessions.count_of(self._path.components, who) >= own.number_of_sessions_limit
 
     # --- receiving ---------------------------------------------------------------------------------
 
@@ -402,5 +414,8 @@ def counted_for(head: Head) -> str:
     if head.user is not None:
         return f"user {head.user}"
     host = head.client.host
-    # Who has one address of IPv6 has all of its network.
-    return f"host {ipaddress.IPv6Network((host, 64), strict=False)}" if ":" in host else f"host {host}"
+    try:
+        # Who has one address of IPv6 has all of its network.
+        return f"host {ipaddress.IPv6Network((host, 64), strict=False)}"
+    except ValueError:
+        return f"host {host}"

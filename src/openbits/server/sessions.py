@@ -144,7 +144,11 @@ class Sessions:
 
     def count_alike(self, record: Record) -> int:
         """How many sessions the same client has in the same upload directory (U11)."""
-        return self._counts.get(self._kind(record), 0)
+        return self.count_of(record.path, record.counted_for)
+
+    def count_of(self, path: tuple[bytes, ...], counted_for: str) -> int:
+        """How many sessions a client has in the upload directory that a path belongs to (U11)."""
+        return self._counts.get((self._settings.find(path).components, counted_for), 0)
 
     def _kind(self, record: Record) -> tuple[tuple[bytes, ...], str]:
         return self._settings.find(record.path).components, record.counted_for

@@ -619,6 +619,21 @@ def test_open_sessions_have_a_limit_of_their_own(root: Path) -> None:
     run(test)
 
 
+def test_one_client_does_not_take_the_places_of_all_others(root: Path) -> None:
+    """U11 is enforced by a cleanup that may be hours away; the limit of all sessions holds now."""
+    table = {"upload_enabled": True, "number_of_sessions_limit": 2}
+    document = {"root": str(root), "maximum_open_sessions": 10, "directory": {"/": table}}
+
+    async def test() -> None:
+        async with serving(parse_settings(document, source="test")) as uploads:
+            greedy = [await Client(uploads, f"/g{number}", user="greedy").create() for number in range(12)]
+            assert [found.status for found in greedy] == [200] * 5 + [503] * 7
+            others = [Client(uploads, "/o", user=f"user{number}") for number in range(3)]
+            assert [(await client.create()).status for client in (*others, *others)] == [200] * 5 + [503]
+
+    run(test)
+
+
 def test_idle_sessions_hold_no_descriptor_and_no_task(root: Path) -> None:
     async def test() -> None:
         async with serving(settings(root)) as uploads:
