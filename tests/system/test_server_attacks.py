@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from openbits.server.control import call
+from openbits.server.publications import NotPublished
 from support.bits_server import PROGRAM, BitsServer, running_bits_server
 from support.raw_bits import Heard, RawBits
 
@@ -115,3 +117,34 @@ def test_no_header_reaches_the_log_as_it_is(server: BitsServer) -> None:
     assert all(" " <= character <= "~" for character in line.rstrip("\n"))
     server.log.wait_line("Fragment", 10)
     assert "\x1b" not in server.log.text
+
+
+# --- publishing ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("when", "status", "said"),
+    [
+        ("999999999d", 1, "centuries away"),
+        ("9999-12-31T23:59:59", 1, "centuries away"),
+        ("0001-01-01T00:00:00", 2, "is no time"),
+        ("2000-01-01", 1, "is over already"),
+        ("0", 1, "is over already"),
+        ("-1h", 2, "is no time"),
+        ("", 2, "is no time"),
+    ],
+)
+def test_times_that_no_calendar_has_are_refused(server: BitsServer, when: str, status: int, said: str) -> None:
+    """A publication whose end could not be shown would take `list` from everybody."""
+    found = server.command_of("publish", "/x", __file__, "--expires", when)
+    assert (found.returncode, said in found.stderr, found.stderr.count("\n")) == (status, True, 1), found.stderr
+    listed = server.command_of("list")
+    assert (listed.returncode, listed.stdout, listed.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("lasts_s", [float("nan"), float("inf"), 1e300, "1", [], True])
+def test_a_publisher_with_a_program_of_his_own_breaks_nothing(server: BitsServer, lasts_s: object) -> None:
+    request = {"do": "publish", "prefix": "/x", "path": "/", "lasts_s": lasts_s, "allow": None}
+    with open(__file__, "rb") as file, pytest.raises(NotPublished):
+        call(server.control_socket, request, fd=file.fileno())
+    assert call(server.control_socket, {"do": "list"}) == {"publications": []}

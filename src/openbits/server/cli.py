@@ -244,11 +244,11 @@ def _lasts_s(text: str) -> float:
     if found is not None:
         return float(int(found[1]) * _UNIT_S[found[2]])
     try:
-        until = dt.datetime.fromisoformat(text)
-    except ValueError:
+        # A time without a zone is the reader's own.
+        until = dt.datetime.fromisoformat(text).astimezone(dt.UTC)
+    except (ValueError, OverflowError):
         raise click.UsageError(f"--expires {text} is no time: write 90m, 12h, 7d or 2026-12-31T18:00") from None
-    # A time without a zone is the reader's own.
-    return (until.astimezone(dt.UTC) - dt.datetime.now(dt.UTC)).total_seconds()
+    return (until - dt.datetime.now(dt.UTC)).total_seconds()
 
 
 def _time_text(epoch_s: float) -> str:

@@ -37,6 +37,8 @@ from openbits.server.tasks import Tasks
 log = logging.getLogger(__name__)
 
 MAX_REQUEST_BYTES: Final = 16_384
+LONGEST_S: Final = 100 * 366 * 86_400
+"""Later times are not what anybody means, and calendars end."""
 _TIMEOUT_S: Final = 10.0
 _MAX_CALLERS: Final = 16
 _SO_PEERGROUPS: Final = 59
@@ -152,8 +154,11 @@ class ControlSocket:
         """Takes the descriptor out of `fds` once the publication has it."""
         prefix = str(request["prefix"])
         lasts_s = request["lasts_s"]
-        if len(fds) != 1 or not (lasts_s is None or isinstance(lasts_s, (int, float))):
+        if len(fds) != 1 or not (lasts_s is None or type(lasts_s) in (int, float)):
             raise ValueError
+        # Not a number among them: it is neither more nor less than anything.
+        if lasts_s is not None and not lasts_s <= LONGEST_S:
+            raise NotPublished("--expires is centuries away: leave it out, and it lasts until the server stops")
         is_directory = check_descriptor(fds[0])
         if is_directory and not caller.is_master:
             raise NotPublished(
