@@ -56,6 +56,8 @@ class BitsApplication:
             return
         reply_fd = None
         if REPLIES in path.components:
+            reply_fd = None
+        if self._uploads.may_be_reply(path.components):
             reply_fd = await asyncio.to_thread(self._uploads.open_reply, path.components, head.user)
         if reply_fd is None:
             await self._serve_root(exchange, path)

@@ -198,7 +198,9 @@ class Dealing:
         record = self._newest()
         if record is None or session is None or session == record.session:
             return
-        self._record = replace(record, session=session)
+        # Bytes that came are progress, also where the connection broke afterwards (U2).
+        grew = session.received_bytes > record.session.received_bytes
+        self._record = replace(record, session=session, touched_s=time.monotonic() if grew else record.touched_s)
         # How much is here, a restart sees by the file; the total is noted where a part is left open (`_store`).
         if session.phase is record.session.phase:
             self._house.sessions.remember(self._record)

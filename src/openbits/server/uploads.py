@@ -110,9 +110,14 @@ class Uploads:
         """Whether a request is a packet of the protocol."""
         return is_upload_request(head.method, head.headers)
 
+    @staticmethod
+    def may_be_reply(components: tuple[bytes, ...]) -> bool:
+        """Whether a path looks like one that `open_reply` knows."""
+        return len(components) >= 4 and components[-4:-2] == (REPLIES, b"Replies") and components[-1] == REPLY_FILE
+
     def open_reply(self, components: tuple[bytes, ...], user: str | None) -> int | None:
         """Open the reply that a path names (U30–U32), for reading; None when there is none for this user.  Blocks."""
-        if len(components) < 4 or components[-4:-2] != (REPLIES, b"Replies") or components[-1] != REPLY_FILE:
+        if not self.may_be_reply(components):
             return None
         record = self._sessions.find(components[-2].decode("utf-8", "replace"))
         if record is None or record.user != user or record.path[:-1] != components[:-4]:

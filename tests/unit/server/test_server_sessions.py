@@ -564,6 +564,25 @@ def test_u2_session_without_progress_is_gone_at_once_and_its_files_with_the_clea
     run(test)
 
 
+def test_u2_bytes_that_came_before_a_break_are_progress(root: Path) -> None:
+    async def test() -> None:
+        async with serving(settings(root, session_timeout=1)) as uploads:
+            client = Client(uploads)
+            await client.create()
+            long = client.fragment(0, b"0123456789", 20)
+            long.cut_after, long.hold = 4, asyncio.Event()
+            first = asyncio.ensure_future(uploads.answer(long))
+            await long.is_held.wait()
+            await asyncio.sleep(1.1)
+            broken = uploads._turns[uploads._sessions.find(client.id).key]  # type: ignore[union-attr] # it is there
+            assert broken.receiving is not None
+            broken.receiving.cancel()
+            await asyncio.wait((first,))
+            assert await client.send(10, b"x" * 10, 20) == (416, 4)
+
+    run(test)
+
+
 def test_u2_time_goes_on_while_the_server_does_not_run(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def test() -> None:
         async with serving(settings(root, session_timeout=100)) as uploads:
