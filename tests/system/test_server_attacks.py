@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 import stat
 import subprocess
 from collections.abc import Iterator
@@ -148,3 +150,56 @@ def test_a_publisher_with_a_program_of_his_own_breaks_nothing(server: BitsServer
     with open(__file__, "rb") as file, pytest.raises(NotPublished):
         call(server.control_socket, request, fd=file.fileno())
     assert call(server.control_socket, {"do": "list"}) == {"publications": []}
+
+
+# --- connections ---------------------------------------------------------------------------------
+
+
+def test_nobody_leaves_at_the_limit_before_somebody_comes() -> None:
+    with running_bits_server(config="[limits]\nmax_connections = 2\n") as server, contextlib.ExitStack() as stack:
+        first, second = (stack.enter_context(RawBits(server.port)) for _ in range(2))
+        for client in (second, first, second):
+            assert client.ping().status == 200
+        third = stack.enter_context(RawBits(server.port))
+        assert third.ping().status == 200
+        assert first.is_closed()
+        assert second.ping().status == 200
+
+
+class FewFiles(BitsServer):
+    """A server whose account may have 1,024 open files, as many shells allow."""
+
+    def command(self) -> list[str]:
+        """See `BitsServer`."""
+        return ["prlimit", "--nofile=1024:1024", *super().command()]
+
+
+def test_slow_readers_leave_descriptors_for_the_files_of_others(tmp_path: Path) -> None:
+    """Who is served has a connection and a file: a limit that counts connections alone is passed by half of them."""
+    server = FewFiles(base=str(tmp_path))
+    with contextlib.ExitStack() as stack:
+        stack.callback(server.stop)
+        server.start()
+        with open(os.path.join(server.root, "large"), "wb") as file:
+            file.truncate(2**30)
+        slow = []
+        for _ in range(700):
+            sock = stack.enter_context(socket.socket())
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.settimeout(0.2)
+            sock.connect(("127.0.0.1", server.port))
+            sock.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
+            try:
+                assert sock.recv(12) == b"HTTP/1.1 200"
+            except TimeoutError:
+                # It waits in the queue of the kernel until another one ends.
+                break
+            slow.append(sock)
+        assert 100 < len(slow) < 1024 // 2
+        sock.settimeout(20)
+        slow.pop().close()
+        assert sock.recv(12) == b"HTTP/1.1 200"
+        slow.pop().close()
+        with RawBits(server.port) as client:
+            client.create()
+            assert client.fragment(0, SECRET, len(SECRET)).status == 200

@@ -219,7 +219,8 @@ def _connections(wanted: int) -> int:
     """Have as many descriptors as are allowed, and no more connections than those are good for."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    possible = max(16, hard - _RESERVED_DESCRIPTORS) if hard != resource.RLIM_INFINITY else wanted
+    # Whoever is served has a file open beside the connection.
+    possible = max(16, (hard - _RESERVED_DESCRIPTORS) // 2) if hard != resource.RLIM_INFINITY else wanted
     if possible < wanted:
         log.info("%d connections at most, since the limit of open files is %d", possible, hard)
     return min(wanted, possible)

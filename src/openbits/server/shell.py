@@ -107,10 +107,14 @@ class HttpServer:
             loop.add_reader(listener.fileno(), self._accept, listener)
 
     def _accept(self, listener: socket.socket) -> None:
-        for _ in range(_ACCEPTS_AT_ONCE):
-            if len(self._connections) >= self._limits.max_connections and not self._make_room():
-                self._pause()
-                return
+        for number in range(_ACCEPTS_AT_ONCE):
+            if len(self._connections) >= self._limits.max_connections:
+                if number > 0:
+                    # Nobody leaves for somebody who may not be there: if one waits, this is called again.
+                    return
+                if not self._make_room():
+                    self._pause()
+                    return
             try:
                 sock, address = listener.accept()
             except BlockingIOError:
