@@ -11,6 +11,7 @@ import re
 import shutil
 import ssl
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 
@@ -127,8 +128,8 @@ def apache(base: pathlib.Path, upstream: int) -> Iterator[int]:
     user, group = account.pw_name, f"#{account.pw_gid}"
     (base / "apache.conf").write_text(
         f"ServerRoot {base}\nServerName localhost\nPidFile {base}/pid\nDefaultRuntimeDir {base}\n"
-        f"Listen 127.0.0.1:{port}\n{modules}User {user}\nGroup {group}\nKeepAliveTimeout 60\nErrorLog {base}/errors\nStartServers 1\n"
-        + adapted(documented("apache"), base, port, upstream)
+        f"Listen 127.0.0.1:{port}\n{modules}User {user}\nGroup {group}\nStartServers 1\nKeepAliveTimeout 60\n"
+        f"ErrorLog {base}/errors\n" + adapted(documented("apache"), base, port, upstream)
     )
     with running(["apache2", "-X", "-f", str(base / "apache.conf")], port, base / "said"):
         yield port
@@ -138,15 +139,13 @@ def apache(base: pathlib.Path, upstream: int) -> Iterator[int]:
     scope="module",
     params=[pytest.param(nginx, marks=needs_nginx, id="nginx"), pytest.param(apache, marks=needs_apache, id="apache")],
 )
-def proxied(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[BitsServer, int]]:
-    base = tmp_path_factory.mktemp("proxy")
-    prepare(base)
-    for directory in base.parents:
-        if str(directory).startswith("/tmp/") and directory.stat().st_uid == os.geteuid():
-            directory.chmod(0o755)
-    with running_bits_server(config="access_log = true\n" + PROXY) as server, request.param(base, server.port) as port:
+def proxied(request: pytest.FixtureRequest) -> Iterator[tuple[BitsServer, int]]:
+    # Not below pytest's own directory, which other accounts cannot enter.
+    with contextlib.ExitStack() as stack:
+        base = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="proxy-")))
+        prepare(base)
+        server = stack.enter_context(running_bits_server(config="access_log = true\n" + PROXY))
+        port = stack.enter_context(request.param(base, server.port))
         server.environment = {"CERTIFICATE": str(base / "localhost.pem")}
         yield server, port
 

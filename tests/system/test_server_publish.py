@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import subprocess
+import tempfile
 from collections.abc import Iterator
 
 import pytest
@@ -25,13 +26,17 @@ def server() -> Iterator[BitsServer]:
 
 
 @pytest.fixture
-def files(tmp_path: pathlib.Path) -> pathlib.Path:
-    (tmp_path / "driver.bin").write_bytes(CONTENT)
-    (tmp_path / "tree" / "inner").mkdir(parents=True)
-    (tmp_path / "tree" / "inner" / "deep").write_bytes(CONTENT)
-    (tmp_path / "tree" / ".hidden").write_bytes(b"hidden")
-    (tmp_path / "tree" / "escape").symlink_to("/etc/passwd")
-    return tmp_path
+def files() -> Iterator[pathlib.Path]:
+    # Not below pytest's own directory, which other accounts cannot enter.
+    with tempfile.TemporaryDirectory(prefix="publish-") as name:
+        base = pathlib.Path(name)
+        base.chmod(0o755)
+        (base / "driver.bin").write_bytes(CONTENT)
+        (base / "tree" / "inner").mkdir(parents=True)
+        (base / "tree" / "inner" / "deep").write_bytes(CONTENT)
+        (base / "tree" / ".hidden").write_bytes(b"hidden")
+        (base / "tree" / "escape").symlink_to("/etc/passwd")
+        yield base
 
 
 def get(server: BitsServer, path: str, *headers: str) -> RawAnswer:
@@ -135,9 +140,6 @@ def test_members_of_the_publish_group_publish_files_that_they_can_read(files: pa
         group = grp.getgrgid(publisher.gid).gr_name
         with running_bits_server(config=f'[publish]\ngroup = "{group}"\n') as server:
             os.chmod(server.base, 0o755)
-            for directory in [files, *files.parents]:
-                if directory.stat().st_uid == os.geteuid() and str(directory).startswith("/tmp/"):
-                    os.chmod(directory, 0o755)
             private = files / "private"
             private.write_text("secret")
             private.chmod(0o600)
