@@ -258,13 +258,13 @@ class BitsConversation:
         return conversation._send(_Phase.SENDING, request, body=chunk if chunk.length else None)
 
     def _fragment_answered(self, answer: Answered, ack: Ack | None, now: float) -> _Move:
-        is_empty_form_refused = self.upload.size == 0 and (
-            answer.status == 400 or (ack is not None and ack.status == 416 and ack.received_bytes is None)
-        )
-        if ack is not None and (ack.is_success or ack.status == 416) and not is_empty_form_refused:
-            return self._received(ack, now)
+        is_empty_form_refused = self.upload.size == 0 and answer.status in (400, 416)
         if is_empty_form_refused and self.memory.empty_form + 1 < len(EMPTY_RANGES):
+            # 416 may mean that there is nothing more to send, or that this is no range at all.
             return self._with(replace(self.memory, empty_form=self.memory.empty_form + 1))._fragment(now)
+        is_position = ack is not None and (ack.is_success or ack.status == 416)
+        if ack is not None and is_position and not (is_empty_form_refused and ack.received_bytes is None):
+            return self._received(ack, now)
         if answer.status == 413 and (ack is None or ack.error != _TOO_LARGE):
             pace = self.memory.pace.after_refusal(self.sent.length)
             if pace is not None:

@@ -577,6 +577,13 @@ def test_an_empty_file_takes_other_forms_on_400() -> None:
     later(ack(400, error=error_code("E_INVALIDARG").hresult), "failed E_INVALIDARG")
 
 
+def test_an_empty_file_takes_other_forms_on_416_and_believes_the_last() -> None:
+    play = opened(EMPTY, first=empty_fragment(packets.EMPTY_RANGES[0]))
+    for form in packets.EMPTY_RANGES[1:]:
+        play(ack(416, received_bytes=0), "keep 0", empty_fragment(form))
+    play(ack(416, received_bytes=0), "keep! 0")
+
+
 def test_a_crash_before_close_of_an_empty_file_goes_on_with_close() -> None:
     play = opened(EMPTY, first=empty_fragment(packets.EMPTY_RANGES[0]))
     play(received(0), "keep! 0")
