@@ -166,6 +166,15 @@ def test_nobody_leaves_at_the_limit_before_somebody_comes() -> None:
         assert second.ping().status == 200
 
 
+def test_heads_that_never_end_keep_nobody_out() -> None:
+    with running_bits_server(config="[limits]\nmax_connections = 3\n") as server, contextlib.ExitStack() as stack:
+        for _ in range(10):
+            slow = stack.enter_context(RawBits(server.port))
+            slow.send(b"GET / HTTP/1.1\r\nHost:")
+        with RawBits(server.port) as client:
+            assert client.ping().status == 200
+
+
 class FewFiles(BitsServer):
     """A server whose account may have 1,024 open files, as many shells allow."""
 

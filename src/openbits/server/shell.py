@@ -2,8 +2,9 @@
 
 The rules:
 
-- At the limit the connection that has been idle for the longest time makes room; where none is idle, newcomers wait
-  in the kernel's queue until one ends.  Being out of descriptors is the same situation, noticed later.
+- At the limit the connection that has been idle for the longest time makes room, or else the one whose request has
+  been on its way for the longest time; where all are served, newcomers wait in the kernel's queue until one ends.
+  Being out of descriptors is the same situation, noticed later.
 - A stop lets requests that are under way finish, within a limit, and nothing else.
 """
 
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 _ACCEPTS_AT_ONCE: Final = 64
 _BACKLOG: Final = 4_096
 _LINGER_S: Final = 10.0
+_MAKE_ROOM: Final = (State.IDLE, State.LINGERING, State.HANDSHAKE, State.HEAD)
+"""Who leaves first. Heads come at once, but from those who would rather keep others out."""
 _OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _RETRY_S: Final = 1.0
 """When to accept again if the whole machine is out of descriptors: nobody tells when it no longer is."""
@@ -142,11 +145,12 @@ class HttpServer:
         self._connections.add(connection)
 
     def _make_room(self) -> bool:
-        oldest = self._times[State.IDLE].oldest()
-        if oldest is None:
-            return False
-        oldest.close()
-        return True
+        for state in _MAKE_ROOM:
+            oldest = self._times[state].oldest()
+            if oldest is not None:
+                oldest.close()
+                return True
+        return False
 
     def _pause(self) -> None:
         if not self._is_full:
