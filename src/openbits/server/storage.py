@@ -24,7 +24,7 @@ import stat
 from typing import Final
 
 from openbits.server import beneath
-from openbits.server.syscalls import rename_new, reserve
+from openbits.server.syscalls import mount_of, rename_new, reserve
 from openbits.upload.session import Place, Trouble
 
 RESERVED_FROM_BYTES: Final = 2**20
@@ -148,12 +148,11 @@ class Storage:
             return Place.FORBIDDEN
         if stat.S_ISDIR(mode):
             return Place.DIRECTORY
-        if parent.st_dev != self.private.st_dev:
+        # A rename does not lead from one mount to another, not even to another of the same file system.
+        if parent.st_dev != self.private.st_dev or mount_of(parent_fd) != mount_of(self.working_fd):
             log.error(
-                "action=upload-refused directory-device=%d working-device=%d: the destination is on another file"
-                " system than the working directory %s: give it a server of its own",
-                parent.st_dev,
-                self.private.st_dev,
+                "action=upload-refused: the destination is on another file system, or another mount of one, than the"
+                " working directory %s: give it a server of its own",
                 self.working_directory,
             )
             return Place.FORBIDDEN

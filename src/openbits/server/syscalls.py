@@ -24,8 +24,26 @@ def rename_new(source: bytes, source_fd: int, target: bytes, target_fd: int) -> 
     if code not in (errno.EINVAL, *_UNSUPPORTED):
         raise OSError(code, os.strerror(code), target)
     # A file system without this flag. A link never replaces anything either; the old name goes a moment later.
-    os.link(source, target, src_dir_fd=source_fd, dst_dir_fd=target_fd, follow_symlinks=False)
+    try:
+        os.link(source, target, src_dir_fd=source_fd, dst_dir_fd=target_fd, follow_symlinks=False)
+    except FileExistsError:
+        # Killed in that moment, an earlier attempt has left both names: then the new one is ours.
+        old = os.stat(source, dir_fd=source_fd, follow_symlinks=False)
+        if not os.path.samestat(old, os.stat(target, dir_fd=target_fd, follow_symlinks=False)):
+            raise
     os.unlink(source, dir_fd=source_fd)
+
+
+def mount_of(fd: int) -> str:
+    """Return what tells the mount of an open file from others, bind mounts of the same file system among them.
+
+    Empty where it cannot be known.
+    """
+    try:
+        with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as file:
+            return next((line for line in file if line.startswith("mnt_id:")), "")
+    except OSError:
+        return ""
 
 
 def reserve(fd: int, length: int) -> None:

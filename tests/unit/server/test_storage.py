@@ -10,6 +10,7 @@ import json
 import os
 import sqlite3
 import stat
+import subprocess
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -106,6 +107,10 @@ def test_file_system_without_the_flag_refuses_what_exists_as_well(
     assert storage.publish(KEY, (b"name",), may_overwrite=False) is None
     assert (root / "name").read_bytes() == b"new"
     assert storage.part_size(KEY) is None
+    # A kill between link and unlink leaves both names.
+    os.link(root / "name", root / ".work" / f"{KEY}.part")
+    assert storage.publish(KEY, (b"name",), may_overwrite=False) is None
+    assert storage.part_size(KEY) is None
 
 
 # --- looking -----------------------------------------------------------------------------------
@@ -133,6 +138,22 @@ def test_what_stands_at_a_destination(storage: Storage, root: Path) -> None:
 def test_destination_on_another_file_system_is_refused_at_once(storage: Storage, root: Path) -> None:
     with small_disk(str(root / "disk"), 1 << 20):
         assert storage.look((b"disk", b"file")) is Place.FORBIDDEN
+
+
+@needs_root
+def test_destination_in_another_mount_of_the_same_file_system_is_refused_at_once(
+    storage: Storage, root: Path, tmp_path: Path
+) -> None:
+    """rename(2) says EXDEV between them, which would be too late: after the last byte."""
+    (tmp_path / "elsewhere").mkdir()
+    (root / "bound").mkdir()
+    assert storage.look((b"bound", b"file")) is Place.FREE
+    subprocess.run(["mount", "--bind", tmp_path / "elsewhere", root / "bound"], check=True, timeout=20)
+    try:
+        assert (root / "bound").stat().st_dev == root.stat().st_dev
+        assert storage.look((b"bound", b"file")) is Place.FORBIDDEN
+    finally:
+        subprocess.run(["umount", "--lazy", root / "bound"], check=True, timeout=20)
 
 
 @needs_root
