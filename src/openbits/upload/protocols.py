@@ -115,6 +115,9 @@ class _Trying:
 
     def _nothing_in_common(self, create_answer: Answered, now: float) -> Failure:
         url = self.upload.url
+        if 300 <= create_answer.status <= 399 and create_answer.get("location") is not None:
+            # A new address is what helps, and waiting does not, whatever kind of redirect it is.
+            return http_failure(create_answer, url, now, transient=False)
         clause = f"what answers there ({create_answer.status} to a BITS session) speaks no resumable upload protocol"
         failure = mismatch(url, clause)
         if create_answer.status in _SAYS_MORE or (create_answer.status >= 500 and create_answer.status != 501):

@@ -100,6 +100,17 @@ def test_u46_nothing_in_common_says_what_else_there_is(status: int, expected: st
     assert "bits put --protocol put" in play.failure.message
 
 
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_who_is_sent_elsewhere_is_told_where_to(status: int) -> None:
+    """R1: uploads are not redirected; the usual case is a server that wants https."""
+    play = Playbook(start("auto", UPLOAD, "", 0))
+    play(Begin(), CREATE)
+    play(answer(status, [("Location", "https://h/up/f.bin")]), OPTIONS)
+    play(answer(status, [("Location", "https://h/up/f.bin")]), f"failed BG_E_HTTP_ERROR_{status}")
+    assert "make the job for that address" in play.failure.message
+    assert "'https://h/up/f.bin'" in play.failure.message
+
+
 def test_the_directory_is_asked_too_where_the_name_was_made_from_it() -> None:
     upload = replace(UPLOAD, url=URL + "f.bin")
     play = Playbook(start("auto", upload, "", 0))
