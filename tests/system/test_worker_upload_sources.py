@@ -200,6 +200,11 @@ def device(_: Path) -> str:
     return "/dev/zero"
 
 
+def no_size(_: Path) -> str:
+    """It says that it has 0 bytes, and has more."""
+    return "/proc/version"
+
+
 def through_a_file(directory: Path) -> str:
     (directory / "plain").write_bytes(b"x")
     return str(directory / "plain" / "x")
@@ -227,6 +232,7 @@ REFUSED = pytest.mark.parametrize(
         (directory_itself, "E_ACCESSDENIED", "no regular file"),
         (fifo, "E_ACCESSDENIED", "no regular file"),
         (device, "E_ACCESSDENIED", "no regular file"),
+        (no_size, "E_ACCESSDENIED", "no regular file"),
         pytest.param(foreign_link, "E_ACCESSDENIED", "of another account", marks=needs_root),
         (circle, "ERROR_READ_FAULT", "symbolic links"),
     ],

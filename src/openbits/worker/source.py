@@ -41,7 +41,7 @@ class Opened:
 
 
 class NoFileError(OSError):
-    """What has the name is no regular file."""
+    """What has the name is no regular file, or has no size."""
 
 
 def open_source(path: str) -> Opened:
@@ -55,6 +55,9 @@ def opened(fd: int) -> Opened:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             raise NoFileError(errno.EISDIR, "no regular file")
+        if status.st_size == 0 and os.pread(fd, 1, 0) and os.fstat(fd).st_size == 0:
+            # What stands in /proc looks empty and is not: it has no size, and would arrive as an empty file.
+            raise NoFileError(errno.EISDIR, "no size")
     except BaseException:
         os.close(fd)
         raise
