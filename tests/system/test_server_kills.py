@@ -124,6 +124,18 @@ def test_create_that_was_answered_is_found_again(server: BitsServer) -> None:
             assert client.fragment(0, b"x", 1).received == 1
 
 
+def test_total_that_was_acknowledged_holds_after_a_kill(server: BitsServer) -> None:
+    for number in range(4):
+        with RawBits(server.port, f"/file-{number}") as client:
+            client.create()
+            assert client.fragment(0, b"0", 2).received == 1
+            server.kill()
+            server.start()
+            client.reconnect()
+            assert client.fragment(0, b"0", 1).status == 400
+            assert client.fragment(1, b"1", 2).received == 2
+
+
 def test_killed_while_it_receives(server: BitsServer) -> None:
     """What it says afterwards is the length of a true prefix, and no more than was sent."""
     chance = random.Random(4)

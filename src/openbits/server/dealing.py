@@ -201,7 +201,7 @@ class Dealing:
         # Bytes that came are progress, also where the connection broke afterwards (U2).
         grew = session.received_bytes > record.session.received_bytes
         self._record = replace(record, session=session, touched_s=time.monotonic() if grew else record.touched_s)
-        # How much is here, a restart sees by the file; the total is noted where a part is left open (`_store`).
+        # How much is here, a restart sees by the file; the total is written down by `_store`.
         if session.phase is record.session.phase:
             self._house.sessions.remember(self._record)
         else:
@@ -294,13 +294,15 @@ class Dealing:
                 return Stored(received_bytes=size)
             if self._turn.is_superseded:
                 return BrokenOff(received_bytes=size)
-            return await self._receive(fd, effect)
+            event = await self._receive(fd, effect)
+            if effect.offset == 0 and event.received_bytes < effect.total_bytes:
+                # Before this fragment is acknowledged, since no other may have another total.
+                await self._house.sessions.settle(self._record)
+            return event
         finally:
-            if effect.offset == 0 and os.fstat(fd).st_size < effect.total_bytes:
-                self._house.sessions.note(self._record)
             os.close(fd)
 
-    async def _receive(self, fd: int, effect: Store) -> Event:
+    async def _receive(self, fd: int, effect: Store) -> Stored | BrokenOff | NotStored:
         work = self._receive_parts(fd, effect)
         receiving = self._house.tasks.start("receive", work, expected=(ConnectionLost, StoreFailed))
         self._turn.receiving = receiving
@@ -368,7 +370,9 @@ class Dealing:
         trouble = await self._house.blocking(publish)
         if trouble is not None:
             return Failed(trouble=trouble)
-        log.info("action=upload-done session=%s path=%r bytes=%d", record.key, record.path, record.durable_bytes)
+        log.info(
+            "action=upload-done session=%s path=%r bytes=%d", record.key, b"/".join(record.path), record.durable_bytes
+        )
         return Published()
 
     async def _notify(self) -> Event:

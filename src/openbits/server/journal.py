@@ -6,8 +6,8 @@ and all sessions are read in one go.
 
 It keeps some room for itself, so that a full disk does not keep an upload from ending whose room is reserved.
 
-Whoever waits (`write`) is told when the change will survive a power cut.  What nobody waits for (`note`) is written
-with that, or a moment later, together with whatever else has come by then; it may be lost with the server.
+Whoever waits is told when the change will survive a power cut (`write`), or the end of the server (`write_soon`).  What
+nobody waits for (`note`) is written with that, or a moment later, together with whatever else has come by then; it may be lost with the server.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import logging
 import os
 import sqlite3
 import threading
-from typing import Final
+from typing import Final, NamedTuple
 
 from openbits.server.storage import StorageError
 
@@ -36,7 +36,15 @@ log = logging.getLogger(__name__)
 
 _Change = tuple[str, str | None]
 """A key and what to write under it; None: nothing any more."""
-_Waiter = tuple[str, asyncio.Future[None]]
+
+
+class _Waiter(NamedTuple):
+    """Somebody who waits until a change has been written."""
+
+    key: str
+    done: asyncio.Future[None]
+    is_durable: bool
+    """Whether it has to survive a power cut too."""
 
 
 class Journal:
@@ -94,11 +102,18 @@ class Journal:
 
     async def write(self, key: str, text: str | None) -> None:
         """Write it down, and return when it is durable; raises OSError."""
+        await self._write(key, text, is_durable=True)
+
+    async def write_soon(self, key: str, text: str | None) -> None:
+        """Write it down, and return when a killed server would find it; a power cut may undo it.  Raises OSError."""
+        await self._write(key, text, is_durable=False)
+
+    async def _write(self, key: str, text: str | None, *, is_durable: bool) -> None:
         assert self._loop is not None
         done = self._loop.create_future()
         with self._came:
             self._changes[key] = text
-            self._waiting.append((key, done))
+            self._waiting.append(_Waiter(key, done, is_durable))
             self._came.notify()
         await done
 
@@ -126,11 +141,11 @@ class Journal:
                 is_last = self._is_closing
             put_off = {}
             try:
-                self._commit(changes, is_durable=bool(waiting) or is_last)
+                self._commit(changes, is_durable=is_last or any(waiter.is_durable for waiter in waiting))
             except (sqlite3.Error, OSError) as error:
                 log.error("action=journal-failed changes=%d: %s", len(changes), error)
                 # Who waits is told, and takes the change back; the rest is tried again together with the next change.
-                awaited = {key for key, _ in waiting}
+                awaited = {waiter.key for waiter in waiting}
                 put_off = {key: text for key, text in changes.items() if key not in awaited}
                 self._tell(waiting, _system_error(error))
             else:
@@ -152,13 +167,13 @@ class Journal:
 
     def _tell(self, waiting: list[_Waiter], error: OSError | None) -> None:
         def each() -> None:
-            for _, done in waiting:
-                if done.done():
+            for waiter in waiting:
+                if waiter.done.done():
                     continue
                 if error is None:
-                    done.set_result(None)
+                    waiter.done.set_result(None)
                 else:
-                    done.set_exception(error)
+                    waiter.done.set_exception(error)
 
         if waiting and self._loop is not None:
             with contextlib.suppress(RuntimeError):

@@ -179,6 +179,14 @@ class Sessions:
         self._by_id[record.session.id] = record
         self._journal.note(record.key, record.to_text())
 
+    async def settle(self, record: Record) -> None:
+        """Write down what a killed server must find again."""
+        try:
+            await self._journal.write_soon(record.key, record.to_text())
+        except OSError as error:
+            # Nothing was promised that a power cut could not take back as well.
+            log.error("action=note-failed session=%s: %s", record.key, error)
+
     def remember(self, record: Record) -> None:
         """Change what a restart finds out by itself: nothing is written."""
         self._by_id[record.session.id] = record
