@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import stat
 import subprocess
@@ -173,6 +174,24 @@ def test_heads_that_never_end_keep_nobody_out() -> None:
             slow.send(b"GET / HTTP/1.1\r\nHost:")
         with RawBits(server.port) as client:
             assert client.ping().status == 200
+
+
+def memory_kib(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    return int(re.findall(r"^VmRSS:\s+([0-9]+) kB$", status, re.MULTILINE)[0])
+
+
+def test_long_heads_that_never_end_cost_little() -> None:
+    with running_bits_server() as server, contextlib.ExitStack() as stack:
+        before = memory_kib(server.pid)
+        for _ in range(1_500):
+            slow = stack.enter_context(RawBits(server.port))
+            slow.send(b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 60_000)
+        with RawBits(server.port) as client:
+            # The last head of them all, and in order behind them.
+            client.send(b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 60_000 + b"\r\n\r\n")
+            assert client.hear().status == 404
+        assert memory_kib(server.pid) - before < 100 * 1024
 
 
 class FewFiles(BitsServer):

@@ -80,6 +80,9 @@ class House(Protocol):
     def moved(self, connection: Connection, state: State) -> None:
         """A connection is about to enter this state: its time there begins."""
 
+    def holds(self, connection: Connection, head_bytes: int) -> None:
+        """So much of a head is here, and not all of it; may close connections, this one too."""
+
     def served(self, what: Served) -> None:
         """Write the access log."""
 
@@ -162,7 +165,9 @@ class Connection:
             self._reader = None
             self._refuse(refusal)
             return None
-        if request is not None:
+        if request is None:
+            self._house.holds(self, self._reader.held_bytes)
+        else:
             self._reader = None
         return request
 

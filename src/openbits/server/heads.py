@@ -66,6 +66,11 @@ class HeadReader:
         self._parser: h11.Connection | None = None
         self._fed = bytearray()
 
+    @property
+    def held_bytes(self) -> int:
+        """How much of the head is here."""
+        return len(self._fed)
+
     def feed(self, data: bytes) -> Request | None:
         """Take bytes; None means that the head goes on."""
         if self._parser is None:

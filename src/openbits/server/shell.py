@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 _ACCEPTS_AT_ONCE: Final = 64
 _BACKLOG: Final = 4_096
+HEADS_LIMIT_BYTES: Final = 32 * 2**20
+"""Of all heads together that are not whole: above it, the one that has been on its way for the longest time ends."""
 _LINGER_S: Final = 10.0
 _MAKE_ROOM: Final = (State.IDLE, State.LINGERING, State.HANDSHAKE, State.HEAD)
 """Who leaves first. Heads come at once, but from those who would rather keep others out."""
@@ -78,6 +80,9 @@ class HttpServer:
         self._tls = tls
         self._listeners: list[socket.socket] = []
         self._connections: set[Connection] = set()
+        self._heads: dict[Connection, int] = {}
+        """What is here of heads that are not whole, in bytes."""
+        self._heads_bytes = 0
         self._is_full = False
         self._retry: asyncio.TimerHandle | None = None
         self._times: dict[State, Deadlines[Connection]] = {
@@ -170,8 +175,19 @@ class HttpServer:
 
     # --- what connections tell ---------------------------------------------------------------------
 
+    def holds(self, connection: Connection, head_bytes: int) -> None:
+        """See `House`."""
+        self._heads_bytes += head_bytes - self._heads.get(connection, 0)
+        self._heads[connection] = head_bytes
+        while self._heads_bytes > HEADS_LIMIT_BYTES:
+            oldest = self._times[State.HEAD].oldest()
+            assert oldest is not None
+            oldest.close()
+
     def moved(self, connection: Connection, state: State) -> None:
         """See `House`."""
+        if state is not State.HEAD:
+            self._heads_bytes -= self._heads.pop(connection, 0)
         for each, deadlines in self._times.items():
             if each is not state:
                 deadlines.remove(connection)
