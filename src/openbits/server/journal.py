@@ -7,7 +7,8 @@ and all sessions are read in one go.
 It keeps some room for itself, so that a full disk does not keep an upload from ending whose room is reserved.
 
 Whoever waits is told when the change will survive a power cut (`write`), or the end of the server (`write_soon`).  What
-nobody waits for (`note`) is written with that, or a moment later, together with whatever else has come by then; it may be lost with the server.
+nobody waits for (`note`) is written with that, or a moment later, together with whatever else has come by then; it may
+be lost with the server.
 """
 
 from __future__ import annotations
