@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -54,3 +55,16 @@ def test_u7_without_a_timer_nobody_else_is_asked(worker: WorkerProcess, server: 
     ended = worker.upload(order(server, source), break_patience_s=1.5)
     assert (ended.error, ended.transient) == ("ERROR_WINHTTP_CANNOT_CONNECT", True)
     assert [packet.kind for packet in server.packets] == ["Create-Session"]
+
+
+def test_u6_the_same_host_in_other_letters_is_no_other_host(
+    worker: WorkerProcess, server: UploadServer, tmp_path: Path
+) -> None:
+    """Windows' own server says FRANKCAO8 to whoever asked frankcao8: what is secret is meant for it."""
+    source, content = make(tmp_path, 100 * KIBI)
+    server.host_id = (("BITS-Host-Id", "LOCALHOST"),)
+    made = order(server, source)
+    named = replace(made, file=replace(made.file, remote_name=made.file.remote_name.replace("127.0.0.1", "localhost")))
+    ended = worker.upload(named, custom_headers="Authorization: Bearer x\r\n")
+    assert_done(ended, worker, server, content)
+    assert {packet.headers.get("authorization") for packet in server.packets} == {"Bearer x"}

@@ -1,6 +1,7 @@
 """Where the packets of an upload go when the server names another place: BITS-Host-Id and BITS-Reply-URL (U6, U42).
 
-Both come from the network: what is not plainly a host, or plainly an address of HTTP, is a `BadAddress`.
+Both come from the network: what is not plainly a host, or plainly an address of HTTP, is a `BadAddress`.  The user
+name and the password of a remote name stay with the server that it names, wherever that one says it.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from typing import Final
-from urllib.parse import quote, unquote_to_bytes, urljoin, urlsplit, urlunsplit
+from urllib.parse import SplitResult, quote, unquote_to_bytes, urljoin, urlsplit, urlunsplit
 
 from openbits.upload.packets import HOST_ID_LIMIT
 
@@ -49,11 +50,25 @@ def _refuse_host(text: str) -> str:
 def replace_host(url: str, host: str) -> str:
     """The same scheme, port and path at another host, as parse_host_id returned it (digest, section 5)."""
     parts = urlsplit(url)
-    before, at, place = parts.netloc.rpartition("@")
+    if (parts.hostname or "") == host.strip("[]").lower():
+        return url
+    place = parts.netloc.rpartition("@")[2]
     _, colon, port = place.rpartition(":")
     if not colon or "]" in port:
         colon = port = ""
-    return urlunsplit(parts._replace(netloc=f"{before}{at}{host}{colon}{port}"))
+    return urlunsplit(parts._replace(netloc=f"{host}{colon}{port}"))
+
+
+def _with_user_of(upload: SplitResult, parts: SplitResult) -> SplitResult:
+    """The user name and the password of the upload's address, where the same server is meant."""
+    user, at, _ = upload.netloc.rpartition("@")
+    if not at or "@" in parts.netloc or _origin(upload) != _origin(parts):
+        return parts
+    return parts._replace(netloc=f"{user}@{parts.netloc}")
+
+
+def _origin(parts: SplitResult) -> tuple[str, str | None, int]:
+    return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
 
 
 def resolve_reply_url(upload_url: str, text: str) -> str:
@@ -73,7 +88,7 @@ def resolve_reply_url(upload_url: str, text: str) -> str:
         raise BadAddress(f"BITS-Reply-URL {text[:80]!r} is no URL") from None
     if parts.scheme not in ("http", "https") or not hostname or (said.scheme and not said.netloc):
         raise BadAddress(f"BITS-Reply-URL {text[:80]!r} is no address of http or https")
-    url = parts.geturl()
+    url = _with_user_of(urlsplit(upload_url), parts).geturl()
     if len(url) > URL_LIMIT:
         raise BadAddress(f"BITS-Reply-URL makes an address longer than {URL_LIMIT} characters")
     return url
@@ -121,4 +136,4 @@ def resolve_location(upload_url: str, text: str) -> str:
         raise BadAddress(f"Location {text[:80]!r} is no address of http or https")
     if base.scheme == "https" and parts.scheme == "http":
         raise BadAddress(f"Location {text[:80]!r} would leave https for http")
-    return parts.geturl()
+    return _with_user_of(base, parts).geturl()

@@ -11,7 +11,7 @@ import time
 from dataclasses import replace
 from typing import Final, Protocol, assert_never
 
-from openbits.core.http import RedirectRefused, Response, redirect_target
+from openbits.core.http import RedirectRefused, Response, is_same_origin, redirect_target
 from openbits.core.names import request_url
 from openbits.core.retry import GiveUp, Patience
 from openbits.errors import ErrorContext
@@ -279,7 +279,7 @@ class Upload:
 
     def _own_lines(self, url: str) -> tuple[str, ...]:
         """The job's headers; what is secret in them stays with the server that the job names."""
-        if url.split("/", 3)[:3] == self._url.split("/", 3)[:3]:
+        if is_same_origin(url, self._url):
             return self._lines
         return tuple(line for line in self._lines if line.partition(":")[0].rstrip(";").strip().lower() not in _SECRET)
 

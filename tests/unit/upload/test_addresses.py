@@ -45,11 +45,26 @@ def test_a_host_id_is_nothing_but_a_host(text: str) -> None:
         ("https://a:8443/up/f.bin?x=1", "https://b:8443/up/f.bin?x=1"),
         ("http://[::1]:81/f", "http://b:81/f"),
         ("http://[::1]/f", "http://b/f"),
-        ("http://u:p@a:81/f", "http://u:p@b:81/f"),
+        ("http://B:81/f", "http://B:81/f"),
+        ("http://u:p@B:81/f", "http://u:p@B:81/f"),
     ],
 )
 def test_only_the_host_is_replaced(url: str, expected: str) -> None:
     assert replace_host(url, "b") == expected
+
+
+def test_a_password_does_not_go_to_the_host_that_a_server_chooses() -> None:
+    assert replace_host("http://u:p@a:81/f", "b") == "http://b:81/f"
+    assert replace_host("http://u:p@[::1]:81/f", "[::1]") == "http://u:p@[::1]:81/f"
+    assert resolve_reply_url("http://u:p@a/up/f", "http://b/r") == "http://b/r"
+    assert resolve_location("http://u:p@a/up/", "http://a:81/7") == "http://a:81/7"
+
+
+@pytest.mark.parametrize("said", ["7", "/up/7", "http://a/up/7", "http://A:80/up/7"])
+def test_a_password_goes_wherever_the_same_server_says(said: str) -> None:
+    expected = ("http://u:p@a/up/7", "http://u:p@A:80/up/7")
+    assert resolve_location("http://u:p@a/up/", said) in expected
+    assert resolve_reply_url("http://u:p@a/up/f", said) in expected
 
 
 @pytest.mark.parametrize(
