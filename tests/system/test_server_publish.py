@@ -173,3 +173,11 @@ def test_members_of_the_publish_group_publish_files_that_they_can_read(files: pa
             refused = as_account(publisher, "unpublish", "/roots")
             assert (refused.returncode, "was published by uid 0" in refused.stderr) == (1, True)
             assert as_account(publisher, "unpublish", "/mine").returncode == 0
+            server.command_of("publish", "/all", str(files))
+            for taken in ("/roots", "/all/driver.bin", "/all/new", f"http://127.0.0.1:{server.port}/roots"):
+                refused = as_account(publisher, "publish", taken, file)
+                assert (refused.returncode, "lies in" in refused.stderr) == (1, True), taken
+                refused = as_account(publisher, "unpublish", taken)
+                assert refused.returncode == 1
+            assert as_account(publisher, "publish", "/mine", file).returncode == 0
+            assert server.command_of("publish", f"http://127.0.0.1:{server.port}/mine", file).returncode == 0

@@ -176,7 +176,8 @@ class ControlSocket:
                 published_at=now,
                 expires_at=None if lasts_s is None else now + lasts_s,
                 group=str(request["allow"] or ""),
-            )
+            ),
+            is_master=caller.is_master,
         )
         fds.clear()
         log.info("action=published prefix=%r path=%r uid=%d", prefix, request["path"], caller.uid)

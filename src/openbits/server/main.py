@@ -169,7 +169,10 @@ def certificates(configuration: Configuration) -> ssl.SSLContext | None:
             f" ({error.reason or error}): both in PEM, the key its own and without a password"
         ) from None
     except OSError as error:
-        raise CannotStart(f"the certificate or its key cannot be read: {error}") from None
+        raise CannotStart(
+            f"the certificate {configuration.tls_certificate} or the key {configuration.tls_key} cannot be read:"
+            f" {error.strerror or error}"
+        ) from None
     return context
 
 

@@ -102,6 +102,11 @@ class Publication:
     """Whose members get it; empty: everybody."""
     hand_outs: int = field(default=0)
 
+    def covers(self, components: tuple[bytes, ...]) -> bool:
+        """Whether a path leads to this, or into it."""
+        own = self.prefix.components
+        return components[: len(own)] == own and (self.is_directory or len(components) == len(own))
+
 
 class Publications:
     """What the server hands out beside its root."""
@@ -115,9 +120,14 @@ class Publications:
     def __repr__(self) -> str:
         return f"<Publications {sorted(self._by_prefix)}>"
 
-    def add(self, publication: Publication) -> None:
-        """Hand something out from now on; its descriptor is this object's. Raises NotPublished."""
+    def add(self, publication: Publication, *, is_master: bool) -> None:
+        """Hand something out from now on; its descriptor is this object's. Raises NotPublished.
+
+        `is_master` may put something in the place of what others have published.
+        """
         self._expire()
+        if not is_master:
+            self._check_place(publication)
         if publication.group:
             self._check_group(publication.group)
         if publication.expires_at is not None and publication.expires_at <= self._now():
@@ -129,6 +139,16 @@ class Publications:
         if any(publication.prefix == each.prefix for each in self._by_prefix.values()):
             raise NotPublished(f"{publication.shown_prefix} is published already: unpublish it first")
         self._by_prefix[publication.shown_prefix] = publication
+
+    def _check_place(self, publication: Publication) -> None:
+        """The more special prefix wins: so nobody publishes inside what is another's, under any name of the server."""
+        wanted = publication.prefix.components
+        for each in self._by_prefix.values():
+            if each.publisher_uid != publication.publisher_uid and each.covers(wanted):
+                raise NotPublished(
+                    f"{publication.shown_prefix} lies in {each.shown_prefix}, which uid {each.publisher_uid} has"
+                    " published: choose another prefix"
+                )
 
     def _check_group(self, group: str) -> None:
         if not self._names_users:
@@ -163,13 +183,8 @@ class Publications:
         if not self._by_prefix:
             return None
         self._expire()
-        depth = len(path.components)
         candidates = [
-            each
-            for each in self._by_prefix.values()
-            if path.components[: len(each.prefix.components)] == each.prefix.components
-            and (each.is_directory or depth == len(each.prefix.components))
-            and each.prefix.matches(head)
+            each for each in self._by_prefix.values() if each.covers(path.components) and each.prefix.matches(head)
         ]
         return max(candidates, key=lambda each: (len(each.prefix.components), bool(each.prefix.host)), default=None)
 

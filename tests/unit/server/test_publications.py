@@ -59,7 +59,7 @@ def publish(
         expires_at=expires_at,
     )
     try:
-        publications.add(made)
+        publications.add(made, is_master=True)
     except NotPublished:
         os.close(made.fd)
         raise
