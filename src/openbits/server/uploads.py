@@ -216,7 +216,8 @@ class Uploads:
 
     async def _end(self, record: Record, reason: str) -> None:
         """Forget a session that nobody speaks to, and delete its files."""
-        if self._sessions.find(record.session.id) is None:
+        if self._sessions.find(record.session.id) is None or record.key in self._turns:
+            # Ended already; or somebody has begun to speak to it since it was looked at.
             return
         self._sessions.forget(record)
         log.info("action=session-ended session=%s reason=%s path=%r", record.key, reason, b"/".join(record.path))

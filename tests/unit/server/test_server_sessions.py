@@ -638,6 +638,24 @@ def test_open_sessions_have_a_limit_of_their_own(root: Path) -> None:
     run(test)
 
 
+def test_a_session_that_is_spoken_to_again_is_not_cleaned_up(root: Path) -> None:
+    """Between the look at a session and its end a request may have begun: it would be left without its file."""
+
+    async def test() -> None:
+        async with serving(settings(root)) as uploads:
+            client = Client(uploads)
+            await client.create()
+            await client.send(0, b"x", 2)
+            record = uploads._sessions.find(client.id)
+            assert record is not None
+            async with uploads._turn(record.key):
+                await uploads._end(record, "too-many")
+            assert (await client.send(1, b"y", 2))[0] == 200
+            assert (root / "file.bin").read_bytes() == b"xy"
+
+    run(test)
+
+
 def test_one_client_does_not_take_the_places_of_all_others(root: Path) -> None:
     """U11 is enforced by a cleanup that may be hours away; the limit of all sessions holds now."""
     table = {"upload_enabled": True, "number_of_sessions_limit": 2}
