@@ -24,9 +24,8 @@ MAX_HEADERS: Final = 128
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _FOLDED: Final = re.compile(rb"\n[ \t]")
-_LENGTH_LINE: Final = re.compile(
-    rb"\n[Cc][Oo][Nn][Tt][Ee][Nn][Tt]-[Ll][Ee][Nn][Gg][Tt][Hh][ \t]*:[ \t]*([^\r\n]*?)[ \t]*\r"
-)
+# Without blanks around the value in the pattern: a long value of blanks would be tried in every way to divide it.
+_LENGTH_LINE: Final = re.compile(rb"\n[Cc][Oo][Nn][Tt][Ee][Nn][Tt]-[Ll][Ee][Nn][Gg][Tt][Hh][ \t]*:([^\r\n]*)")
 _LENGTH: Final = re.compile(rb"[0-9]{1,18}")
 _ABSOLUTE: Final = re.compile(rb"(https?)://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
 _AUTHORITY: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%-]*)(?::[0-9]{0,5})?")
@@ -144,7 +143,7 @@ def _check_framing(raw: bytes) -> None:
     if _FOLDED.search(raw):
         raise Refused(HTTPStatus.BAD_REQUEST, "a header is folded over several lines")
     lengths = _LENGTH_LINE.findall(raw)
-    if len(lengths) > 1 or any(not _LENGTH.fullmatch(length) for length in lengths):
+    if len(lengths) > 1 or any(not _LENGTH.fullmatch(length.strip(b" \t")) for length in lengths):
         raise Refused(HTTPStatus.BAD_REQUEST, "Content-Length is not one number")
 
 

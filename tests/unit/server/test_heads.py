@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -125,3 +127,14 @@ def test_an_answers_head() -> None:
     assert lines[0] == b"HTTP/1.1 206 Partial Content"
     assert lines[1].startswith(b"Date: ")
     assert lines[2:] == [b"A: \xfc", b"Content-Length: 5", b"Connection: close", b"", b""]
+
+
+@pytest.mark.parametrize(
+    "value", [b"5" + b" " * 60_000 + b",5", b"5," + b" \t" * 30_000 + b"5", b",".join([b"5"] * 30_000)]
+)
+def test_no_head_keeps_the_server_busy_for_long(value: bytes) -> None:
+    """Everybody waits while a head is looked at: 60 KiB took eight seconds of blanks divided in every way."""
+    began = time.process_time()
+    with pytest.raises(Refused):
+        read(b"GET / HTTP/1.1\r\n" + HOST + b"Content-Length: " + value + b"\r\n\r\n")
+    assert time.process_time() - began < 0.5
