@@ -107,6 +107,9 @@ def fetched(job: Job, event: FilesFetched, env: Environment) -> Step | None:
     if not changed:
         return None
     job = progressed(with_files(job, changed), env)
+    if job.is_upload and UPLOAD_INDEX in changed:
+        # The last thing that is told of an upload: no session is left to be gone on with, or to be cancelled.
+        job = replace(job, upload_memory="")
     entries: tuple[Entry, ...] = ()
     if (job.state.is_active or job.state is JobState.QUEUED) and not job.has_work:
         job = transferred(job, env)

@@ -106,6 +106,26 @@ def test_what_the_server_has_is_finished_and_the_job_transferred() -> None:
     assert made.job.bytes_transferred == made.job.bytes_total == 100
 
 
+def test_j6_of_a_finished_upload_there_is_nothing_to_cancel_at_the_server() -> None:
+    """U43: Close has freed the session; another id that the server may give out meanwhile is not ours."""
+    job = upload_in(JobState.TRANSFERRING, upload_memory="session")
+    made = step(job, FilesFetched(run=1, files=((UPLOAD_INDEX, 100),))).job
+    assert made.upload_memory == ""
+    cancelled = step(made, Cancel())
+    assert cancelled.job.cancel_until is None
+    assert not [effect for effect in cancelled.effects if isinstance(effect, EndSession)]
+
+
+def test_a_session_outlives_its_reply() -> None:
+    """The reply is told of before Close: the session must still be known then."""
+    job = reply_job_in(JobState.TRANSFERRING, upload_memory="session")
+    begun = after(job, answer(job, REPLY_INDEX, bytes_total=7))
+    replied = after(begun, FilesFetched(run=1, files=((REPLY_INDEX, 7),)))
+    assert (replied.state, replied.upload_memory) == (JobState.TRANSFERRING, "session")
+    done = after(replied, FilesFetched(run=1, files=((UPLOAD_INDEX, 100),)))
+    assert (done.state, done.upload_memory) == (JobState.TRANSFERRED, "")
+
+
 def test_an_upload_reply_job_is_not_transferred_without_its_reply() -> None:
     """S4; J9: the reply is no part of the progress."""
     made = step(reply_job_in(JobState.TRANSFERRING), FilesFetched(run=1, files=((UPLOAD_INDEX, 100),)))
