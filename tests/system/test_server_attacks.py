@@ -231,3 +231,14 @@ def test_slow_readers_leave_descriptors_for_the_files_of_others(tmp_path: Path) 
         with RawBits(server.port) as client:
             client.create()
             assert client.fragment(0, SECRET, len(SECRET)).status == 200
+
+
+# --- where a request ends ------------------------------------------------------------------------
+
+
+def test_a_body_whose_length_was_forgotten_is_no_request(server: BitsServer) -> None:
+    Path(server.root, "file").write_bytes(b"not asked for")
+    with RawBits(server.port) as client:
+        client.send(client.head("Fragment", length=None) + b"GET /file HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert client.hear().status == 411
+        assert client.is_closed()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Final
 
 from openbits.server.exchange import (
@@ -162,6 +163,8 @@ class Http1Exchange:
             or self._awaits_continue
             or not self._is_counted
             or self._unread - len(self._held) > DRAIN_LIMIT_BYTES
+            # Without a length there is no body, says HTTP: whoever has forgotten the length sends one all the same.
+            or status == HTTPStatus.LENGTH_REQUIRED
         ):
             self._may_go_on = False
         is_bodiless = status in _BODILESS or self._head.method == "HEAD"
