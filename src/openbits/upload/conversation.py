@@ -68,6 +68,8 @@ class Answered:
     status: int
     headers: tuple[tuple[str, str], ...] = ()
     """Names in lower case."""
+    is_body_sent: bool = True
+    """Whether the request's body had been sent whole when the answer came."""
 
     def get(self, name: str) -> str | None:
         """Return the last value of a header; `name` in lower case."""

@@ -29,7 +29,7 @@ from openbits.upload.conversation import (
     TakeUp,
     Upload,
 )
-from openbits.upload.failures import broken_failure, http_failure
+from openbits.upload.failures import broken_failure, http_failure, invalid_answer
 
 PROTOCOL_NAME: Final = "put"
 
@@ -77,6 +77,12 @@ class PutConversation:
                 assert_never(event)
 
     def _answered(self, answer: Answered, now: float) -> Step:
+        if 200 <= answer.status <= 299 and not answer.is_body_sent:
+            # Nothing but the status says what the server has: of a file that was not sent whole it has no whole one.
+            clause = (
+                f"the server answered {answer.status} before the whole file was sent, and can have no more than a part"
+            )
+            return self._step(_Phase.OVER, Failed(failure=invalid_answer(self.upload.url, clause)))
         if 200 <= answer.status <= 299:
             # Progress is told by Keep alone; nothing has to be remembered.
             return self._step(_Phase.OVER, Keep(memory="", acknowledged_bytes=self.upload.size), Finished())

@@ -76,6 +76,8 @@ class Exchange:
         self._look_at = 0.0
         self._answered_at: float | None = None
         self._was_idle = False
+        self.is_body_sent = True
+        """Whether libcurl had taken the whole body when the last answer came."""
         lane.on_stall = self._on_stall
 
     def __repr__(self) -> str:
@@ -217,6 +219,7 @@ class Exchange:
         """See `asking.Handler`."""
         self._lane.watchdog.rest()
         response, follow_up = self._response, self._follow_up
+        self.is_body_sent = self._pieces is None or self._lane.client.handed_bytes >= self._pieces.length
         self._answered_at = self._loop.now
         if failure is not None and not failure.is_break:
             self._stop_reading()

@@ -333,6 +333,7 @@ class Upload:
         answered = Answered(
             status=response.status,
             headers=tuple((name, value) for name, values in response.fields.items() for value in values),
+            is_body_sent=self._exchange.is_body_sent,
         )
         if self._sent is not None and self._sent.body is not None and self.source is not None:
             # Bytes count only when they were those of one content of the file.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from openbits.upload.conversation import Begin, BeginCancel, Broken, IllegalEvent, Kept, Upload
+from openbits.upload.conversation import Answered, Begin, BeginCancel, Broken, IllegalEvent, Kept, Upload
 from openbits.upload.put import begin
 from support.conversations import Playbook, answer
 
@@ -19,6 +19,15 @@ def test_a_file_is_put_whole(status: int) -> None:
     play(answer(status), "keep 5000000", "finished")
     assert play.kept is not None
     assert play.kept.memory == ""
+
+
+def test_a_success_before_the_file_was_sent_is_none() -> None:
+    play = Playbook(begin(UPLOAD))
+    play(Begin(), f"PUT {URL} [0+5000000]")
+    play(Answered(status=200, is_body_sent=False), "failed BG_E_INVALID_SERVER_RESPONSE")
+    refused = Playbook(begin(UPLOAD))
+    refused(Begin(), f"PUT {URL} [0+5000000]")
+    refused(Answered(status=403, is_body_sent=False), "failed BG_E_HTTP_ERROR_403")
 
 
 def test_an_empty_file_is_put_without_a_body() -> None:
