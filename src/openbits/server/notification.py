@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import functools
 import logging
 import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import BinaryIO, Final
+from typing import Final
 from urllib.parse import urljoin, urlsplit
 
 import h11
@@ -41,7 +42,7 @@ STATIC_URL: Final = b"bits-static-response-url"
 COPY_FILE: Final = b"bits-copy-file-to-destination"
 REPLY_FILE: Final = b"responsefile.bin"
 
-_SLICE_BYTES: Final = 4 * 2**20
+_SLICE_BYTES: Final = 512 * 1024
 _RECEIVE_BYTES: Final = 256 * 1024
 _HEAD_LIMIT: Final = 64 * 1024
 
@@ -205,27 +206,26 @@ class _Conversation:
         try:
             return await self._exchange(reader, writer)
         finally:
-            writer.close()
+            # Not close(): that waits until the application has taken what it may never want, and hides its answer.
+            writer.transport.abort()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> _Answer:
-        part = await asyncio.to_thread(self._open_part) if self._is_by_value else None
+        part = await asyncio.to_thread(self._storage.open_part_to_read, self._job.key) if self._is_by_value else None
         reply_fd = await asyncio.to_thread(self._make_reply)
         # An application may refuse before it has read everything: its answer is read while the body is sent.
-        sending = self._tasks.start("notify-send", self._send(writer, part))
+        # What breaks there breaks here as well, or does not matter any more.
+        sending = self._tasks.start("notify-send", self._send(writer, part), expected=(OSError,))
         try:
             return await self._receive(reader, sending, reply_fd)
         finally:
             sending.cancel()
             await asyncio.gather(sending, return_exceptions=True)
             if part is not None:
-                part.close()
+                os.close(part)
             if reply_fd is not None:
                 os.close(reply_fd)
-
-    def _open_part(self) -> BinaryIO:
-        return open(self._storage.open_part_to_read(self._job.key), "rb", buffering=0)
 
     def _make_reply(self) -> int | None:
         if self._is_by_value:
@@ -250,16 +250,21 @@ class _Conversation:
         lines = [f"POST {self._target.target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers), "", ""]
         return "\r\n".join(lines).encode("utf-8", "surrogateescape")
 
-    async def _send(self, writer: asyncio.StreamWriter, part: BinaryIO | None) -> None:
+    async def _send(self, writer: asyncio.StreamWriter, part: int | None) -> None:
         writer.write(self._head())
         await writer.drain()
         self._go_on()
         if part is None:
             return
-        loop = asyncio.get_running_loop()
-        length = self._job.session.received_bytes
-        for offset in range(0, length, _SLICE_BYTES):
-            await loop.sendfile(writer.transport, part, offset, min(_SLICE_BYTES, length - offset))
+        # Not loop.sendfile(), which hears nothing until the application has taken the bytes.
+        offset, length = 0, self._job.session.received_bytes
+        while offset < length:
+            data = await asyncio.to_thread(os.pread, part, min(_SLICE_BYTES, length - offset), offset)
+            if not data or writer.transport.is_closing():
+                raise ConnectionResetError(errno.ECONNRESET, "the application has closed the connection")
+            writer.write(data)
+            await writer.drain()
+            offset += len(data)
             self._go_on()
 
     async def _receive(
@@ -274,7 +279,11 @@ class _Conversation:
             event = parser.next_event()
             match event:
                 case h11.NEED_DATA:
-                    parser.receive_data(await self._read(reader, sending))
+                    data = await self._read(reader, sending)
+                    if not data and not answer.status:
+                        reason = "the application closed the connection without an answer"
+                        raise _AppFailure(502, "ERROR_WINHTTP_INVALID_SERVER_RESPONSE", reason)
+                    parser.receive_data(data)
                 case h11.Response():
                     self._go_on()
                     answer.status = event.status_code

@@ -411,6 +411,41 @@ def test_application_that_refuses_before_it_has_read_the_body(root: Path) -> Non
     run(test)
 
 
+@pytest.mark.parametrize(("head", "status"), [(b"507 Full", 507), (b"200 OK", 500)])
+def test_application_that_answers_and_takes_no_more_of_the_body(root: Path, head: bytes, status: int) -> None:
+    """Its answer counts, and nobody waits for it to take the rest."""
+
+    async def stay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, said: Said) -> None:
+        reader._transport.pause_reading()  # type: ignore[attr-defined] # nothing else stops a StreamReader
+        writer.write(b"HTTP/1.1 " + head + b"\r\nContent-Length: 20\r\n\r\n" + b"x" * 20)
+        with contextlib.suppress(ConnectionError):
+            await writer.drain()
+        await asyncio.sleep(5)
+
+    async def test() -> None:
+        async with playing(root, stay, maximum_reply_size=10, notification_timeout=4) as (uploads, _):
+            async with asyncio.timeout(3):
+                last = await send(uploads, await create(uploads), b"u" * 20_000_000)
+            assert last.status == status
+
+    run(test)
+
+
+def test_application_that_hangs_up_within_the_body_is_no_mistake_of_ours(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, said: Said) -> None:
+        writer.transport.abort()
+
+    async def test() -> None:
+        async with playing(root, hang_up) as (uploads, _):
+            last = await send(uploads, await create(uploads), b"u" * 20_000_000)
+            assert error_of(last)[::2] == (502, "0x7")
+
+    run(test)
+    assert [record.message for record in caplog.records if record.exc_info or record.levelname == "ERROR"] == []
+
+
 def test_large_upload_by_value_is_whole(root: Path) -> None:
     body = os.urandom(9_000_001)
 
