@@ -1,4 +1,4 @@
-"""Servers that answer before they have the file (issue part 7: the file arrives whole, or the error is the right one)."""
+"""Servers that answer before they have the file (a file arrives whole, or the error is the right one)."""
 
 from __future__ import annotations
 

@@ -79,9 +79,7 @@ class PutConversation:
     def _answered(self, answer: Answered, now: float) -> Step:
         if 200 <= answer.status <= 299 and not answer.is_body_sent:
             # Nothing but the status says what the server has: of a file that was not sent whole it has no whole one.
-            clause = (
-                f"the server answered {answer.status} before the whole file was sent, and can have no more than a part"
-            )
+            clause = f"the server answered {answer.status} before the whole file was sent, and has a part at most"
             return self._step(_Phase.OVER, Failed(failure=invalid_answer(self.upload.url, clause)))
         if 200 <= answer.status <= 299:
             # Progress is told by Keep alone; nothing has to be remembered.
