@@ -152,6 +152,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "PrefixIn": {"old": "http://", "new": "https://"},
     "CredentialsIn": {"target": "server", "scheme": "negotiate"},
     "HelperFlagsIn": {"flags": 1},
+    "ReplyNameIn": {"file_name": "/tmp/x"},
     "ProxySettingsIn": {"usage": "no_proxy"},
 }
 JOB_ROUTES = [route for route in ROUTES if "{job_id}" in route.path]
