@@ -140,10 +140,12 @@ class Storage:
         parent = os.fstat(parent_fd)
         if os.path.samestat(parent, self.private):
             return Place.FORBIDDEN
+        mode, owner = 0, os.geteuid()
         try:
-            mode = os.stat(name, dir_fd=parent_fd, follow_symlinks=False).st_mode
+            found = os.stat(name, dir_fd=parent_fd, follow_symlinks=False)
+            mode, owner = found.st_mode, found.st_uid
         except FileNotFoundError:
-            mode = 0
+            pass
         except OSError:
             return Place.FORBIDDEN
         if stat.S_ISDIR(mode):
@@ -160,6 +162,9 @@ class Storage:
             return Place.FORBIDDEN
         if mode == 0:
             return Place.FREE
+        if parent.st_mode & stat.S_ISVTX and os.geteuid() not in (0, owner, parent.st_uid):
+            # Said by the kernel only when the file is to be replaced: after the last byte.
+            return Place.FORBIDDEN
         # A link is replaced as a link; what it points to is never touched.
         return Place.FILE if stat.S_ISREG(mode) or stat.S_ISLNK(mode) else Place.FORBIDDEN
 

@@ -141,6 +141,22 @@ def test_destination_on_another_file_system_is_refused_at_once(storage: Storage,
 
 
 @needs_root
+def test_another_accounts_file_in_a_sticky_directory_is_refused_at_once(
+    storage: Storage, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "sticky").mkdir()
+    (root / "sticky").chmod(0o1777)
+    (root / "sticky" / "theirs").touch()
+    (root / "sticky" / "ours").touch()
+    os.chown(root / "sticky" / "ours", 4321, 4321)
+    assert storage.look((b"sticky", b"theirs")) is Place.FILE
+    monkeypatch.setattr(os, "geteuid", lambda: 4321)
+    assert storage.look((b"sticky", b"theirs")) is Place.FORBIDDEN
+    assert storage.look((b"sticky", b"ours")) is Place.FILE
+    assert storage.look((b"sticky", b"new")) is Place.FREE
+
+
+@needs_root
 def test_destination_in_another_mount_of_the_same_file_system_is_refused_at_once(
     storage: Storage, root: Path, tmp_path: Path
 ) -> None:
