@@ -1,13 +1,20 @@
 """Who may do what with whose job (inventory M3, A1, A2, A4; architecture, section 4, rule 8).
 
-Each function returns, or raises E_ACCESSDENIED with the reason.  The caller is the one that the
+Each function returns, or raises E_ACCESSDENIED with the reason, or BG_E_NOT_FOUND.  The caller is the one that the
 kernel vouches for; whether it may be served at all was decided when it connected.
 """
 
 from __future__ import annotations
 
-from openbits.core.model import AccountKind, Caller, Owner
+from openbits.core.model import AccountKind, Caller, Job, Owner
 from openbits.errors import BitsError
+
+
+def existing(job: Job | None) -> Job:
+    """Return the job that a call is about. Raises BG_E_NOT_FOUND where there is none (M2)."""
+    if job is None:
+        raise BitsError("BG_E_NOT_FOUND", "there is no such job: 'bits list' shows what there is")
+    return job
 
 
 def may_read(caller: Caller, owner: Owner) -> None:

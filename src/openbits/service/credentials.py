@@ -11,7 +11,6 @@ from openbits.core import access
 from openbits.core.credentials import SpeaksAs, implicit_terms, slot_of, slot_to_allow
 from openbits.core.events import AllowImplicit
 from openbits.core.model import Caller, CredentialSlot, Job, Owner
-from openbits.errors import BitsError
 from openbits.frames.worker import ImplicitSpec
 from openbits.service.calls import Outcome
 from openbits.service.configuration import Credentials
@@ -59,8 +58,7 @@ class CredentialCalls:
 
     @staticmethod
     def _must_own(caller: Caller, job: Job | None) -> Job:
-        if job is None:
-            raise BitsError("BG_E_NOT_FOUND", "there is no such job: 'bits list' shows what there is")
+        job = access.existing(job)
         access.must_own(caller, job.owner, "its credentials")
         return job
 

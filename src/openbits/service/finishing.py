@@ -7,17 +7,14 @@ done and what was not: it never raises.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
 
 from openbits.core.events import FilesFinished
 from openbits.core.http import date_to_epoch_s
 from openbits.core.model import Closing, File, HelperFlag, Job, Owner
 from openbits.errors import BitsError
 from openbits.frames.worker import RenameSpec
-from openbits.service.worker import Worker, WorkerGone
+from openbits.service.worker import Worker
 from openbits.service.workers import WorkerPool
-
-ATTEMPTS: Final = 3
 
 
 async def finish_files(
@@ -28,7 +25,7 @@ async def finish_files(
         # Never started, or an upload without a reply: there is no file of this job anywhere.
         return FilesFinished()
     try:
-        return await _by_worker(job, closing, account(job), pool)
+        return await pool.ask(account(job).identity, lambda worker: _by_worker(worker, job, closing))
     except BitsError as error:
         name, text = error.name, error.message
     if closing is Closing.CANCEL:
@@ -36,17 +33,10 @@ async def finish_files(
     return FilesFinished(failed=((job.made_here[0][0], name, text),))
 
 
-async def _by_worker(job: Job, closing: Closing, account: Owner, pool: WorkerPool) -> FilesFinished:
-    for _ in range(ATTEMPTS):
-        try:
-            worker = await pool.get(account.identity)
-            with worker.held():
-                if closing is Closing.CANCEL:
-                    return await _delete(worker, [file for _, file in job.made_here if not file.completed])
-                return await _rename(worker, job)
-        except WorkerGone:
-            continue
-    raise BitsError("E_FAIL", "the processes that work for this account end again and again")
+async def _by_worker(worker: Worker, job: Job, closing: Closing) -> FilesFinished:
+    if closing is Closing.CANCEL:
+        return await _delete(worker, [file for _, file in job.made_here if not file.completed])
+    return await _rename(worker, job)
 
 
 async def _rename(worker: Worker, job: Job) -> FilesFinished:

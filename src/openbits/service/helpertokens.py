@@ -118,9 +118,7 @@ class HelperTokens:
         Raises BG_E_NOT_FOUND, E_ACCESSDENIED (for everybody but the owner, root included) and BG_E_INVALID_STATE
         for a job that has ended.
         """
-        job = self._ledger.jobs.get(job_id)
-        if job is None:
-            raise BitsError("BG_E_NOT_FOUND", "there is no such job: 'bits list' shows what there is")
+        job = access.existing(self._ledger.jobs.get(job_id))
         access.must_own(caller, job.owner, "its token options")
         next_state(job.state, Trigger.CHANGE)
         capability = secrets.token_urlsafe(CAPABILITY_BYTES)

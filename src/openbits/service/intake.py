@@ -9,23 +9,19 @@ from __future__ import annotations
 import functools
 import posixpath
 import secrets
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
 
 from openbits.core import names, quotas, uploads
-from openbits.core.model import Caller, File, Identity, Job, JobType, Owner
+from openbits.core.model import Caller, File, Job, JobType, Owner
 from openbits.errors import BitsError
 from openbits.frames.codec import units
 from openbits.frames.worker import CheckSources, FileResult
 from openbits.service.calls import NewFile
 from openbits.service.configuration import Configuration
 from openbits.service.mounts import Paths
-from openbits.service.worker import Worker, WorkerGone, chunked
+from openbits.service.worker import Worker, chunked
 from openbits.service.workers import WorkerPool
-
-CHECK_ATTEMPTS: Final = 3
-_T = TypeVar("_T")
 
 
 @dataclass(slots=True)
@@ -138,9 +134,9 @@ class Intake:
             return
         await self._paths.check(caller, account, places.paths)
         if places.directories:
-            _raise_first(await self._by_worker(account.identity, lambda w: w.check_directories(places.directories)))
+            _raise_first(await self._pool.ask(account.identity, lambda w: w.check_directories(places.directories)))
         if places.sources:
-            _raise_first(await self._by_worker(account.identity, lambda w: check_sources(w, places.sources)))
+            _raise_first(await self._pool.ask(account.identity, lambda w: check_sources(w, places.sources)))
 
     async def check_reply_place(self, caller: Caller, account: Owner, local_name: str) -> None:
         """Whether a reply can stand there (J33). Raises E_ACCESSDENIED, ERROR_PATH_NOT_FOUND, E_INVALIDARG."""
@@ -148,16 +144,6 @@ class Intake:
             await self.check_places(caller, account, Places(directories=[posixpath.dirname(local_name)]))
         except BitsError as error:
             raise BitsError(error.name, f"{error.message}; the server's reply is to go there") from None
-
-    async def _by_worker(self, identity: Identity, ask: Callable[[Worker], Awaitable[_T]]) -> _T:
-        for _ in range(CHECK_ATTEMPTS):
-            try:
-                worker = await self._pool.get(identity)
-                with worker.held():
-                    return await ask(worker)
-            except WorkerGone:
-                continue
-        raise BitsError("E_FAIL", "the processes that work for this account end again and again")
 
 
 async def check_sources(worker: Worker, paths: Sequence[str]) -> list[FileResult]:

@@ -265,9 +265,7 @@ class Manager:
         finishing = self._parts.conductor.finishing(job_id)
         # Shielded: a caller who hangs up does not stop what has been written down.
         report = await asyncio.shield(finishing) if finishing is not None else None
-        job = self._ledger.jobs.get(job_id)
-        if job is None:
-            raise _no_such_job()
+        job = access.existing(self._ledger.jobs.get(job_id))
         if report is not None and report.failed:
             _, name, message = report.failed[0]
             raise BitsError(name, message)
@@ -277,9 +275,7 @@ class Manager:
 
     def get_job(self, caller: Caller, job_id: str) -> Job:
         """Return a job, also a final one within its retention time. BG_E_NOT_FOUND, E_ACCESSDENIED."""
-        job = self._ledger.jobs.get(job_id)
-        if job is None:
-            raise _no_such_job()
+        job = access.existing(self._ledger.jobs.get(job_id))
         access.may_read(caller, job.owner)
         return job
 
@@ -425,15 +421,9 @@ class Manager:
 
     @staticmethod
     def _in_draft(draft: Draft, caller: Caller, job_id: str) -> Job:
-        job = draft.get(job_id)
-        if job is None:
-            raise _no_such_job()
+        job = access.existing(draft.get(job_id))
         access.may_change(caller, job.owner)
         return job
-
-
-def _no_such_job() -> BitsError:
-    return BitsError("BG_E_NOT_FOUND", "there is no such job: 'bits list' shows what there is")
 
 
 def _file(job: Job, index: int) -> File:

@@ -16,12 +16,10 @@ from typing import Final
 from openbits.core.model import AccountKind, Caller, Owner
 from openbits.core.mounts import MountTable, mapping_problem, session_problem
 from openbits.errors import BitsError
-from openbits.service.worker import WorkerGone
 from openbits.service.workers import WorkerPool
 
 INLINE_TABLE_BYTES: Final = 128 * 1024
 LARGEST_TABLE_BYTES: Final = 4 * 1024 * 1024
-_ATTEMPTS: Final = 3
 _SESSION_ADVICE: Final = (
     "name a path outside of it, or act as the person whose session it is (openbits.impersonate), "
     "or give the job that person's helper token"
@@ -81,14 +79,7 @@ class Paths:
         return None
 
     async def _walk(self, owner: Owner, paths: list[str]) -> list[list[str]]:
-        for _ in range(_ATTEMPTS):
-            try:
-                worker = await self._pool.get(owner.identity)
-                with worker.held():
-                    return await worker.walk(paths)
-            except WorkerGone:
-                continue
-        raise BitsError("E_FAIL", "the processes that work for this account end again and again")
+        return await self._pool.ask(owner.identity, lambda worker: worker.walk(paths))
 
 
 async def read_tables(pid: int) -> Tables:

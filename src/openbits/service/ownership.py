@@ -116,8 +116,7 @@ class Ownership:
 
     @staticmethod
     def _check(caller: Caller, job: Job | None) -> Job:
-        if job is None:
-            raise BitsError("BG_E_NOT_FOUND", "there is no such job: 'bits list' shows what there is")
+        job = access.existing(job)
         access.may_take_ownership(caller, job.owner)
         next_state(job.state, Trigger.CHANGE)
         moves.refuse_while_closing(job)

@@ -84,9 +84,7 @@ class Replies:
             event = SetReplyName()
 
         def change(draft: Draft) -> Outcome:
-            present = draft.get(job_id)
-            if present is None:
-                raise _no_such_job()
+            present = access.existing(draft.get(job_id))
             access.may_change(caller, present.owner)
             changed = draft.apply(job_id, event)
             assert changed is not None
@@ -149,10 +147,7 @@ class Replies:
             os.close(fd)
 
     def _job(self, job_id: str) -> Job:
-        job = self._ledger.jobs.get(job_id)
-        if job is None:
-            raise _no_such_job()
-        return job
+        return access.existing(self._ledger.jobs.get(job_id))
 
 
 def _content(fd: int) -> bytes:
@@ -164,7 +159,3 @@ def _content(fd: int) -> bytes:
     if not is_sealed or os.fstat(fd).st_size > uploads.REPLY_LIMIT_BYTES:
         raise BitsError("E_FAIL", "the process that reads for this account gave no sensible answer")
     return os.pread(fd, uploads.REPLY_LIMIT_BYTES, 0)
-
-
-def _no_such_job() -> BitsError:
-    return BitsError("BG_E_NOT_FOUND", "there is no such job: 'bits list' shows what there is")

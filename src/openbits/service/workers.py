@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from openbits.core.model import Identity
 from openbits.errors import BitsError
@@ -32,6 +33,10 @@ from openbits.service.worker import Worker, WorkerGone
 
 log = logging.getLogger(__name__)
 
+_T = TypeVar("_T")
+
+ATTEMPTS = 3
+"""How many workers are asked the same before it is given up."""
 SPAWN_TIMEOUT_S = 20.0
 HANDED_OUT_S = 1.0
 """How long a worker stays for whoever has just asked for it."""
@@ -98,6 +103,20 @@ class WorkerPool:
         # Whoever asked needs a moment to give it work, however soon idle workers are to leave.
         self._let_go_after(worker, max(self._stay_s(worker), HANDED_OUT_S))
         return worker
+
+    async def ask(self, identity: Identity, question: Callable[[Worker], Awaitable[_T]]) -> _T:
+        """Put something to the worker of an identity that can be put to another one, should that one die over it.
+
+        Raises what `get` and the question raise, and E_FAIL when one worker after the other dies.
+        """
+        for _ in range(ATTEMPTS):
+            try:
+                worker = await self.get(identity)
+                with worker.held():
+                    return await question(worker)
+            except WorkerGone:
+                continue
+        raise BitsError("E_FAIL", "the processes that work for this account end again and again")
 
     def kill(self, worker: Worker) -> None:
         """Kill a worker that does not answer."""

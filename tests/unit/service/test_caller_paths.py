@@ -16,6 +16,7 @@ from openbits.core.model import AccountKind, Caller, Identity
 from openbits.errors import BitsError
 from openbits.service.mounts import LARGEST_TABLE_BYTES, Paths, Tables, read_table, read_tables
 from openbits.service.worker import WorkerGone
+from openbits.service.workers import WorkerPool
 
 PERSON = Caller(
     identity=Identity(uid=1000, gid=1000), name="alice", kind=AccountKind.USER, is_administrator=False, pid=10
@@ -28,6 +29,8 @@ SESSION = ROOT + b"33 27 0:43 / /run/user/1000 rw - tmpfs tmpfs rw\n"
 
 class Walker:
     """A pool of one worker, which finds no links."""
+
+    ask: Any = WorkerPool.ask
 
     def __init__(self, *, deaths: int = 0) -> None:
         self.walked: list[list[str]] = []
