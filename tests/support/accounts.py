@@ -69,6 +69,16 @@ def temporary_account(*, extra_groups: int = 0, system: bool = False) -> Iterato
         )
 
 
+def file_of(account: TestAccount, content: bytes, name: str = "source.bin") -> str:
+    """Put a file that only the account may read into its home; return its path."""
+    path = os.path.join(account.home, name)
+    with open(path, "wb") as file:
+        file.write(content)
+    os.chown(path, account.uid, account.gid)
+    os.chmod(path, 0o600)
+    return path
+
+
 def _unused_uid() -> int:
     while True:
         uid = 20_000 + secrets.randbelow(40_000)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Iterator
 
 import pytest
 
-from support.accounts import TestAccount, needs_root, temporary_account
+from support.accounts import TestAccount, file_of, needs_root, temporary_account
 from support.daemon import Daemon, running_daemon, wait_until
 from support.ietf_server import IetfServer
 
@@ -35,14 +34,6 @@ def server() -> Iterator[IetfServer]:
         yield running
 
 
-def source(account: TestAccount, content: bytes, name: str = "source.bin") -> str:
-    path = os.path.join(account.home, name)
-    with open(path, "wb") as file:
-        file.write(content)
-    os.chown(path, account.uid, account.gid)
-    return path
-
-
 def content_of(size: int = SIZE) -> bytes:
     return random.Random(size).randbytes(size)
 
@@ -55,7 +46,7 @@ def methods(server: IetfServer) -> list[str]:
 @pytest.mark.parametrize("protocol", ["auto", "ietf"])
 def test_a_file_arrives(daemon: Daemon, alice: TestAccount, server: IetfServer, size: int, protocol: str) -> None:
     content = content_of(size)
-    done = daemon.bits("put", source(alice, content, "ä b.bin"), server.url, "--protocol", protocol, account=alice)
+    done = daemon.bits("put", file_of(alice, content, "ä b.bin"), server.url, "--protocol", protocol, account=alice)
     assert done.returncode == 0, done.stderr
     assert server.contents() == [content]
     [resource] = server.resources.values()
@@ -65,7 +56,7 @@ def test_a_file_arrives(daemon: Daemon, alice: TestAccount, server: IetfServer, 
 def test_a_limit_of_one_request_is_kept_to(daemon: Daemon, alice: TestAccount) -> None:
     content = content_of(1_000_000)
     with IetfServer(max_append_bytes=100_000) as server:
-        done = daemon.bits("put", source(alice, content), server.url, account=alice)
+        done = daemon.bits("put", file_of(alice, content), server.url, account=alice)
         assert done.returncode == 0, done.stderr
         assert server.contents() == [content]
         offsets = [offset for method, offset in server.asked if method == "PATCH"]
@@ -77,7 +68,7 @@ def test_after_a_kill_of_everything_the_same_upload_goes_on(
 ) -> None:
     server.hold_patch = 3
     content = content_of()
-    path = source(alice, content)
+    path = file_of(alice, content)
     job = daemon.bits("put", "--async", path, server.url, account=alice, check=True).stdout.strip()
     assert server.held.wait(60)
     daemon.kill()
@@ -94,7 +85,7 @@ def test_after_a_kill_of_everything_the_same_upload_goes_on(
 
 def test_j6_cancel_removes_what_was_uploaded(daemon: Daemon, alice: TestAccount, server: IetfServer) -> None:
     server.hold_patch = 2
-    path = source(alice, content_of())
+    path = file_of(alice, content_of())
     job = daemon.bits("put", "--async", path, server.url, account=alice, check=True).stdout.strip()
     assert server.held.wait(60)
     daemon.bits("cancel", job, account=alice, check=True)

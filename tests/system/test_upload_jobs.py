@@ -17,7 +17,7 @@ from collections.abc import Iterator
 import pytest
 
 import openbits
-from support.accounts import TestAccount, needs_root, temporary_account
+from support.accounts import TestAccount, file_of, needs_root, temporary_account
 from support.daemon import BIN, Daemon, is_alive, running_daemon, wait_until
 from support.upload_server import Action, Talk, UploadServer, refuse, wait
 
@@ -49,16 +49,6 @@ def content_of(size: int = SIZE, seed: int = 1) -> bytes:
     return random.Random(seed).randbytes(size)
 
 
-def source(account: TestAccount, content: bytes, name: str = "source") -> str:
-    """A file that only the account may read."""
-    path = os.path.join(account.home, name)
-    with open(path, "wb") as file:
-        file.write(content)
-    os.chown(path, account.uid, account.gid)
-    os.chmod(path, 0o600)
-    return path
-
-
 def submit(daemon: Daemon, account: TestAccount, path: str, url: str, *more: str) -> str:
     arguments = ("put", "--async", path, url, "--protocol", "bits", *more)
     return daemon.bits(*arguments, account=account, check=True).stdout.strip()
@@ -76,7 +66,7 @@ def test_put_sends_a_file_of_any_name_and_says_where_it_went(
     daemon: Daemon, alice: TestAccount, server: UploadServer
 ) -> None:
     content = content_of()
-    path = source(alice, content, os.fsdecode(b"a \xff#.bin"))
+    path = file_of(alice, content, os.fsdecode(b"a \xff#.bin"))
     before = os.stat(path)
     done = daemon.bits("put", path, server.url("/in/"), account=alice, check=True)
     assert done.stdout == server.url("/in/a%20%FF%23.bin") + "\n"
@@ -90,7 +80,7 @@ def test_put_sends_a_file_of_any_name_and_says_where_it_went(
 
 
 def test_put_of_a_relative_path_as_json(daemon: Daemon, alice: TestAccount, server: UploadServer) -> None:
-    path = source(alice, b"content")
+    path = file_of(alice, b"content")
     done = subprocess.run(
         [os.path.join(BIN, "bits"), "put", "source", server.url("/in/report"), "--json", "-q"],
         env={**os.environ, "BITS_SOCKET": daemon.socket},
@@ -110,7 +100,7 @@ def test_put_of_a_relative_path_as_json(daemon: Daemon, alice: TestAccount, serv
 
 
 def test_an_empty_file_arrives(daemon: Daemon, alice: TestAccount, server: UploadServer) -> None:
-    done = daemon.bits("put", source(alice, b""), server.url("/in/empty"), account=alice)
+    done = daemon.bits("put", file_of(alice, b""), server.url("/in/empty"), account=alice)
     assert done.returncode == 0, done.stderr
     assert server.files == {"/in/empty": b""}
 
@@ -143,7 +133,7 @@ def test_who_interrupts_put_is_told_how_to_follow(daemon: Daemon, alice: TestAcc
     held = threading.Event()
     server.on("Fragment", wait(held))
     content = content_of()
-    path = source(alice, content)
+    path = file_of(alice, content)
     with subprocess.Popen(
         [os.path.join(BIN, "bits"), "put", path, server.url("/in/x")],
         env={**os.environ, "BITS_SOCKET": daemon.socket},
@@ -167,7 +157,7 @@ def test_who_interrupts_put_is_told_how_to_follow(daemon: Daemon, alice: TestAcc
 
 
 def test_create_add_and_resume_are_put_in_parts(daemon: Daemon, alice: TestAccount, server: UploadServer) -> None:
-    path = source(alice, b"in parts")
+    path = file_of(alice, b"in parts")
     job = daemon.bits("create", "parts", "--type", "upload", account=alice, check=True).stdout.strip()
     daemon.bits("add", job, server.url("/in/parts"), path, account=alice, check=True)
     second = daemon.bits("add", job, server.url("/in/more"), path, account=alice)
@@ -206,7 +196,7 @@ def test_m7_the_same_session_and_the_same_offset_after_a_kill(
     held = threading.Event()
     server.on("Fragment", wait(held), skip=skip)
     content = content_of()
-    job = submit(daemon, alice, source(alice, content), server.url("/in/x"))
+    job = submit(daemon, alice, file_of(alice, content), server.url("/in/x"))
     server.wait_for(lambda: len(server.of_kind("Fragment")) > skip)
     offset = server.of_kind("Fragment")[skip].range[0]
     assert (offset > 0) == (skip > 0)
@@ -231,7 +221,7 @@ def test_u46_a_kill_before_the_last_answer_sends_nothing_twice(
     held = threading.Event()
     server.on("Close-Session", wait(held))
     content = content_of(MEBIBYTE)
-    job = submit(daemon, alice, source(alice, content), server.url("/in/x"))
+    job = submit(daemon, alice, file_of(alice, content), server.url("/in/x"))
     server.wait_for(lambda: bool(server.of_kind("Close-Session")))
     fragments = len(server.of_kind("Fragment"))
     strike(daemon, who)
@@ -250,7 +240,7 @@ def test_a_kill_before_the_session_is_known_begins_another_one(
     held = threading.Event()
     server.on("Create-Session", wait(held))
     content = content_of(MEBIBYTE)
-    job = submit(daemon, alice, source(alice, content), server.url("/in/x"))
+    job = submit(daemon, alice, file_of(alice, content), server.url("/in/x"))
     server.wait_for(lambda: bool(server.of_kind("Create-Session")))
     strike(daemon, who)
     held.set()
@@ -263,7 +253,7 @@ def test_suspend_and_resume_go_on_in_the_same_session(daemon: Daemon, alice: Tes
     held = threading.Event()
     server.on("Fragment", wait(held), skip=1)
     content = content_of()
-    job = submit(daemon, alice, source(alice, content), server.url("/in/x"))
+    job = submit(daemon, alice, file_of(alice, content), server.url("/in/x"))
     server.wait_for(lambda: len(server.of_kind("Fragment")) > 1)
     daemon.bits("suspend", job, account=alice, check=True)
     shown = daemon.show(job)
@@ -286,7 +276,7 @@ def test_j6_cancel_returns_at_once_and_the_server_is_told_when_it_answers(
     held = threading.Event()
     server.on("Fragment", wait(held), skip=1)
     server.on("Cancel-Session", refuse(503))
-    job = submit(daemon, alice, source(alice, content_of()), server.url("/in/x"), "--retry-delay", "3600")
+    job = submit(daemon, alice, file_of(alice, content_of()), server.url("/in/x"), "--retry-delay", "3600")
     server.wait_for(lambda: len(server.of_kind("Fragment")) > 1)
     daemon.bits("cancel", job, account=alice, check=True)
     held.set()
@@ -308,11 +298,11 @@ def test_u46_a_source_that_changes_is_an_error_and_resume_sends_the_new_one(
 ) -> None:
     held = threading.Event()
     server.on("Fragment", wait(held), skip=1)
-    path = source(alice, content_of())
+    path = file_of(alice, content_of())
     job = submit(daemon, alice, path, server.url("/in/x"))
     server.wait_for(lambda: len(server.of_kind("Fragment")) > 1)
     changed = content_of(2 * MEBIBYTE, seed=2)
-    source(alice, changed)
+    file_of(alice, changed)
     held.set()
     error = daemon.wait_state(job, "ERROR")["error"]
     assert (error["code"], error["context"]) == ("BG_E_LOCAL_FILE_CHANGED", "LOCAL_FILE")
@@ -344,7 +334,7 @@ def hold_reply(event: threading.Event, content: bytes) -> Action:
 
 def test_put_with_a_reply_prints_where_it_is(daemon: Daemon, alice: TestAccount, server: UploadServer) -> None:
     replying(server, b"receipt")
-    path = source(alice, b"order")
+    path = file_of(alice, b"order")
     reply = os.path.join(alice.home, "receipt")
     done = daemon.bits("put", path, server.url("/in/order"), "--reply", reply, account=alice, check=True)
     assert done.stdout == reply + "\n"
@@ -361,7 +351,7 @@ def test_put_with_a_reply_prints_where_it_is(daemon: Daemon, alice: TestAccount,
 
 def test_j31_to_j34_a_reply_as_programs_see_it(daemon: Daemon, alice: TestAccount, server: UploadServer) -> None:
     replying(server, b"receipt")
-    path = source(alice, b"order")
+    path = file_of(alice, b"order")
     held = threading.Event()
     server.on("GET", hold_reply(held, b"receipt"))
     with openbits.impersonate(alice.name), openbits.Manager(daemon.socket) as manager:
@@ -396,7 +386,7 @@ def test_j31_to_j34_a_reply_as_programs_see_it(daemon: Daemon, alice: TestAccoun
 def test_j32_a_large_reply_is_a_file_only_and_an_empty_one_is_none(
     daemon: Daemon, alice: TestAccount, server: UploadServer
 ) -> None:
-    path = source(alice, b"order")
+    path = file_of(alice, b"order")
     for size in (MEBIBYTE, MEBIBYTE + 1, 0):
         content = content_of(size)
         replying(server, content)
@@ -419,7 +409,7 @@ def test_j32_a_large_reply_is_a_file_only_and_an_empty_one_is_none(
 def test_j33_where_the_reply_cannot_be_written_is_told_at_once(
     daemon: Daemon, alice: TestAccount, server: UploadServer
 ) -> None:
-    path = source(alice, b"order")
+    path = file_of(alice, b"order")
     for reply, name in (
         ("/root/reply", "E_ACCESSDENIED"),
         (f"{alice.home}/none/reply", "ERROR_PATH_NOT_FOUND"),
@@ -447,7 +437,7 @@ def test_a_kill_while_the_reply_comes_sends_nothing_again(
     held = threading.Event()
     server.on("GET", hold_reply(held, b"receipt"))
     reply = os.path.join(alice.home, f"reply-{who}")
-    job = submit(daemon, alice, source(alice, content_of(MEBIBYTE)), server.url("/in/x"), "--reply", reply)
+    job = submit(daemon, alice, file_of(alice, content_of(MEBIBYTE)), server.url("/in/x"), "--reply", reply)
     server.wait_for(lambda: bool(server.of_kind("GET")))
     fragments = len(server.of_kind("Fragment"))
     strike(daemon, who)
@@ -466,7 +456,7 @@ def test_e6_a_reply_that_is_not_there_is_the_replys_error(
     replying(server, b"receipt")
     server.content.clear()
     reply = os.path.join(alice.home, "never")
-    job = submit(daemon, alice, source(alice, b"order"), server.url("/in/x"), "--reply", reply)
+    job = submit(daemon, alice, file_of(alice, b"order"), server.url("/in/x"), "--reply", reply)
     shown = daemon.wait_state(job, "ERROR")
     assert (shown["error"]["code"], shown["error"]["context"]) == ("BG_E_HTTP_ERROR_404", "REMOTE_FILE")
     assert (shown["error"]["file"], shown["error"]["local_name"]) == (None, reply)
@@ -485,7 +475,7 @@ def test_e6_an_upload_that_is_refused_is_the_uploads_error(
 ) -> None:
     server.on("Create-Session", refuse(403, ("BITS-Error-Code", "0x80070005"), ("BITS-Error-Context", "0x5")))
     done = daemon.bits(
-        "put", source(alice, b"order"), server.url("/in/x"), "--reply", f"{alice.home}/r", "--json", account=alice
+        "put", file_of(alice, b"order"), server.url("/in/x"), "--reply", f"{alice.home}/r", "--json", account=alice
     )
     assert done.returncode == 1
     shown = json.loads(done.stdout)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from support.accounts import TestAccount, needs_root, temporary_account
+from support.accounts import TestAccount, file_of, needs_root, temporary_account
 from support.daemon import Daemon, running_daemon
 from support.nginx import Nginx, running_nginx
 
@@ -33,18 +33,10 @@ def nginx() -> Iterator[Nginx]:
         yield running
 
 
-def source(account: TestAccount, content: bytes) -> str:
-    path = os.path.join(account.home, "source.bin")
-    with open(path, "wb") as file:
-        file.write(content)
-    os.chown(path, account.uid, account.gid)
-    return path
-
-
 @pytest.mark.parametrize("size", [20_000_000, 1, 0])
 def test_a_file_is_put_whole_by_one_request(daemon: Daemon, alice: TestAccount, nginx: Nginx, size: int) -> None:
     content = random.Random(size).randbytes(size)
-    done = daemon.bits("put", source(alice, content), nginx.url("new"), "--protocol", "put", account=alice)
+    done = daemon.bits("put", file_of(alice, content), nginx.url("new"), "--protocol", "put", account=alice)
     assert done.returncode == 0, done.stderr
     with open(os.path.join(nginx.root, "new"), "rb") as file:
         assert file.read() == content
@@ -53,7 +45,7 @@ def test_a_file_is_put_whole_by_one_request(daemon: Daemon, alice: TestAccount, 
 
 def test_u46_whoever_asks_for_no_protocol_is_told_of_put(daemon: Daemon, alice: TestAccount, nginx: Nginx) -> None:
     """A file that cannot be resumed is not sent unasked."""
-    done = daemon.bits("put", source(alice, b"content"), nginx.url("new"), account=alice)
+    done = daemon.bits("put", file_of(alice, b"content"), nginx.url("new"), account=alice)
     assert done.returncode == 1
     assert "bits put --protocol put" in done.stderr
     assert os.listdir(nginx.root) == []
@@ -62,7 +54,7 @@ def test_u46_whoever_asks_for_no_protocol_is_told_of_put(daemon: Daemon, alice: 
 def test_a_put_that_failed_begins_at_zero_and_says_so(daemon: Daemon, alice: TestAccount, nginx: Nginx) -> None:
     """nginx makes no directories, and answers 500."""
     content = random.Random(7).randbytes(2_000_000)
-    path = source(alice, content)
+    path = file_of(alice, content)
     arguments = ("put", "--async", path, nginx.url("missing/new"), "--protocol", "put")
     job = daemon.bits(*arguments, account=alice, check=True).stdout.strip()
     error = daemon.wait_state(job, "TRANSIENT_ERROR")["error"]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from support.accounts import TestAccount, needs_root, temporary_account
+from support.accounts import TestAccount, file_of, needs_root, temporary_account
 from support.daemon import Daemon, running_daemon, wait_until
 from support.tus_server import TusServer
 
@@ -35,14 +35,6 @@ def server() -> Iterator[TusServer]:
         yield running
 
 
-def source(account: TestAccount, content: bytes, name: str = "source.bin") -> str:
-    path = os.path.join(account.home, name)
-    with open(path, "wb") as file:
-        file.write(content)
-    os.chown(path, account.uid, account.gid)
-    return path
-
-
 def content_of(size: int = SIZE) -> bytes:
     return random.Random(size).randbytes(size)
 
@@ -59,7 +51,7 @@ def submit(daemon: Daemon, account: TestAccount, path: str, url: str) -> str:
 @pytest.mark.parametrize("protocol", ["auto", "tus"])
 def test_a_file_arrives(daemon: Daemon, alice: TestAccount, server: TusServer, size: int, protocol: str) -> None:
     content = content_of(size)
-    done = daemon.bits("put", source(alice, content, "ä b.bin"), server.url, "--protocol", protocol, account=alice)
+    done = daemon.bits("put", file_of(alice, content, "ä b.bin"), server.url, "--protocol", protocol, account=alice)
     assert done.returncode == 0, done.stderr
     assert server.contents() == [content]
     assert [asked.status for asked in server.asked() if asked.method in ("POST", "PATCH")][-1] in (201, 204)
@@ -71,7 +63,7 @@ def test_whoever_dies_the_same_upload_goes_on(daemon: Daemon, alice: TestAccount
     server.kill()
     server.start(hold_patch=3)
     content = content_of()
-    job = submit(daemon, alice, source(alice, content), server.url)
+    job = submit(daemon, alice, file_of(alice, content), server.url)
     server.wait_held()
     if who != "server":
         daemon.kill()
@@ -95,7 +87,7 @@ def test_whoever_dies_the_same_upload_goes_on(daemon: Daemon, alice: TestAccount
 def test_j6_cancel_removes_what_was_uploaded(daemon: Daemon, alice: TestAccount, server: TusServer) -> None:
     server.kill()
     server.start(hold_patch=2)
-    job = submit(daemon, alice, source(alice, content_of()), server.url)
+    job = submit(daemon, alice, file_of(alice, content_of()), server.url)
     server.wait_held()
     daemon.bits("cancel", job, account=alice, check=True)
     wait_until(lambda: "DELETE" in methods(server), "the server to be told")
@@ -106,7 +98,7 @@ def test_an_upload_that_the_server_forgot_begins_again(daemon: Daemon, alice: Te
     server.kill()
     server.start(hold_patch=3)
     content = content_of()
-    job = submit(daemon, alice, source(alice, content), server.url)
+    job = submit(daemon, alice, file_of(alice, content), server.url)
     server.wait_held()
     server.kill()
     for name in os.listdir(os.path.join(server.base, "files")):
@@ -124,7 +116,7 @@ def test_u46_a_server_that_speaks_nothing_of_it_is_a_mismatch(
     daemon: Daemon, alice: TestAccount, server: TusServer
 ) -> None:
     url = server.url.replace("/files/", "/elsewhere/")
-    done = daemon.bits("put", source(alice, b"x"), url, account=alice)
+    done = daemon.bits("put", file_of(alice, b"x"), url, account=alice)
     assert done.returncode == 1
     assert "BG_E_HTTP_ERROR_404" in done.stderr
     assert "--protocol put" in done.stderr
