@@ -68,3 +68,14 @@ def test_u6_the_same_host_in_other_letters_is_no_other_host(
     ended = worker.upload(named, custom_headers="Authorization: Bearer x\r\n")
     assert_done(ended, worker, server, content)
     assert {packet.headers.get("authorization") for packet in server.packets} == {"Bearer x"}
+
+
+def test_u7_a_run_that_gives_up_says_when_the_timer_ends(
+    worker: WorkerProcess, server: UploadServer, tmp_path: Path
+) -> None:
+    source, _ = make(tmp_path, 100 * KIBI)
+    server.host_id = (("BITS-Host-Id", _NOBODY[0]), ("BITS-Host-Id-Fallback-Timeout", "500"))
+    ended = worker.upload(order(server, source), break_patience_s=0.5)
+    assert (ended.error, ended.transient) == ("ERROR_WINHTTP_CANNOT_CONNECT", True)
+    assert ended.retry_within_s is not None
+    assert 480 <= ended.retry_within_s <= 500

@@ -214,6 +214,8 @@ class Failure:
     transient: bool
     index: int | None = None
     retry_after_s: int | None = None
+    retry_within_s: int | None = None
+    """By when the next attempt would find things changed: it need not wait for its retry delay."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,8 @@ from openbits.core.model import Job, JobError, Settings
 from openbits.errors import ErrorContext
 
 NETWORK_IS_GONE: Final = "BG_E_NETWORK_DISCONNECTED"
+SOONEST_RETRY_S: Final = 5
+"""The floor of J19, whoever knows that sooner would help."""
 DISK_IS_FULL: Final = frozenset({"ERROR_DISK_FULL", "ERROR_DISK_QUOTA_EXCEEDED"})
 NOT_COUNTED: Final = frozenset({NETWORK_IS_GONE, "BG_E_DESTINATION_LOCKED", "BG_E_BLOCKED_BY_POLICY"}) | DISK_IS_FULL
 """Errors that GetErrorCount leaves out (J21); a full disk is looked at too often to be counted."""
@@ -38,6 +40,8 @@ def decide_retry(
     delay_s: float = settings.minimum_retry_delay
     if failure.name in DISK_IS_FULL:
         delay_s = min(delay_s, disk_full_retry_s)
+    elif failure.retry_within_s is not None:
+        delay_s = max(SOONEST_RETRY_S, min(delay_s, failure.retry_within_s))
     elif failure.retry_after_s is not None:
         # No longer than the job would wait at all: a time that far away could not even be shown.
         delay_s = max(delay_s, min(failure.retry_after_s, timeout_s))

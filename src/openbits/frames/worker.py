@@ -477,6 +477,8 @@ class TransferEnded:
     transient: bool = False
     retry_after_s: int | None = None
     """What the server asked for (Retry-After)."""
+    retry_within_s: int | None = None
+    """By when the next attempt would find things changed: it need not wait for its retry delay."""
 
 
 @WORKER_TO_SERVICE.frame

@@ -133,6 +133,7 @@ def failure_of(message: TransferEnded) -> Failure | None:
         transient=message.transient,
         index=message.index,
         retry_after_s=message.retry_after_s,
+        retry_within_s=message.retry_within_s,
     )
 
 

@@ -18,6 +18,7 @@ The rules that it keeps:
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass, field, replace
 from typing import Final, assert_never
 
@@ -145,6 +146,9 @@ class BitsConversation:
     def step(self, event: Event, now: float) -> Step:
         """Take an event; raises IllegalEvent for one that nothing was asked for."""
         conversation, effects = self._react(event, now)
+        within_s = _fallback_within_s(conversation.memory, now)
+        if within_s is not None:
+            effects = tuple(_hurried(effect, within_s) for effect in effects)
         state = conversation.state_text()
         if any(isinstance(effect, Keep) for effect in effects):
             conversation = replace(conversation, kept=state)
@@ -462,6 +466,20 @@ def _after_fallback(memory: Memory, now: float) -> Memory:
     if now - since < memory.fallback_s:
         return memory
     return replace(memory, host="", fallback_s=None, unreachable_since=None)
+
+
+def _fallback_within_s(memory: Memory, now: float) -> int | None:
+    """In how many seconds the first host's turn comes; None where no timer runs."""
+    if not memory.host or memory.unreachable_since is None or memory.fallback_s is None:
+        return None
+    return max(1, math.ceil(memory.unreachable_since + memory.fallback_s - now))
+
+
+def _hurried(effect: Effect, within_s: int) -> Effect:
+    """The next attempt is worth more when the first host's turn has come than after any delay (U7)."""
+    if isinstance(effect, TakeUp | Failed) and effect.failure.transient:
+        return replace(effect, failure=replace(effect.failure, retry_within_s=within_s))
+    return effect
 
 
 def _failure(answer: Answered, ack: Ack | None, url: str, now: float, *, transient: bool | None = None) -> Failure:

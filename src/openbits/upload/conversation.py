@@ -161,6 +161,8 @@ class Failure:
     message: str
     transient: bool
     retry_after_s: int | None = None
+    retry_within_s: int | None = None
+    """By when the next attempt would find things changed: it need not wait for its retry delay."""
 
 
 Effect = Send | Keep | FetchReply | TakeUp | Finished | Failed

@@ -29,6 +29,7 @@ class Failure:
     is_break: bool = False
     """Whether the connection failed, rather than the server refused: only then is it taken up again."""
     retry_after_s: int | None = None
+    retry_within_s: int | None = None
     may_try_next_proxy: bool = False
     """Whether it was the proxy that could not be reached: the next one of the list may know better."""
 

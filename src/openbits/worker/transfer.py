@@ -323,6 +323,7 @@ class Transfer:
                     index=index,
                     transient=failure.transient,
                     retry_after_s=failure.retry_after_s,
+                    retry_within_s=failure.retry_within_s,
                 )
             )
         self._on_ended(transfer)

@@ -243,7 +243,11 @@ class Upload:
             case FetchReply():
                 self._fetch_reply(effect.url)
             case TakeUp():
-                self._take_up(self._broken or _failure_of(effect.failure))
+                failure = _failure_of(effect.failure)
+                if self._broken is not None:
+                    # What the connection says is more exact; when it is worth another try, only the protocol knows.
+                    failure = replace(self._broken, retry_within_s=failure.retry_within_s)
+                self._take_up(failure)
             case Finished():
                 self._finish()
             case Failed():
@@ -460,4 +464,5 @@ def _failure_of(failure: ConversationFailure) -> Failure:
         message=failure.message,
         transient=failure.transient,
         retry_after_s=failure.retry_after_s,
+        retry_within_s=failure.retry_within_s,
     )

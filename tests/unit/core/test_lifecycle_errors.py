@@ -155,6 +155,13 @@ def test_the_server_may_ask_for_a_longer_delay_only(asked_s: int | None, delay_s
     assert job.retry_at == NOW + delay_s
 
 
+@pytest.mark.parametrize(("within_s", "delay_s"), [(110, 110), (900, 600), (1, 5), (-7, 5)])
+def test_u7_a_retry_need_not_wait_when_things_change_before(within_s: int, delay_s: int) -> None:
+    job = with_settings(job_in(JobState.TRANSFERRING), minimum_retry_delay=600)
+    job = failed(job, 0, name="ERROR_WINHTTP_CANNOT_CONNECT", retry_within_s=within_s)
+    assert job.retry_at == NOW + delay_s
+
+
 def test_a_server_cannot_ask_for_more_than_the_job_would_wait() -> None:
     """Whatever a worker passes on: the time can be shown, and the no-progress time-out comes first."""
     job = failed(job_in(JobState.TRANSFERRING), 0, name="BG_E_HTTP_ERROR_503", retry_after_s=10**18)

@@ -11,14 +11,17 @@ from openbits.errors import ErrorContext, error_code
 from openbits.upload import packets
 from openbits.upload.bits import begin
 from openbits.upload.conversation import (
+    Answered,
     Begin,
     BeginCancel,
     Broken,
     Chunk,
     Event,
+    Failed,
     IllegalEvent,
     Kept,
     ReplyFetched,
+    TakeUp,
     Upload,
 )
 from openbits.upload.pace import LEAST_BYTES
@@ -700,6 +703,22 @@ def test_u7_the_first_host_is_used_again_when_the_other_was_away_for_too_long() 
     later = resumed(play, FARMED)
     later(Begin(), "keep 0", f"Ping {FIRST}", after_s=1)
     later(ack(), fragment(0, SMALL.size, SMALL.size, url=FIRST))
+
+
+def test_u7_the_next_attempt_waits_no_longer_than_for_the_first_hosts_turn() -> None:
+    def within_s(play: Playbook, event: Broken | Answered) -> list[int | None]:
+        effects = play.conversation.step(event, play.now).effects
+        return [effect.failure.retry_within_s for effect in effects if isinstance(effect, TakeUp | Failed)]
+
+    away = Broken(was_reached=False)
+    play = redirected(host_id_fallback_timeout_s=110)
+    assert within_s(play, away) == [110]
+    assert within_s(play, answer(504)) == [110]
+    play(away, "keep 0", "take up ERROR_WINHTTP_CANNOT_CONNECT transient")
+    play(Begin(), f"Ping {OTHER}", after_s=100)
+    assert within_s(play, away) == [10]
+    assert within_s(redirected(), away) == [None], "there is no way back"
+    assert within_s(opened(UPLOAD), away) == [None]
 
 
 def test_u7_success_sets_the_timer_back() -> None:
