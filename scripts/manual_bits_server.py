@@ -68,7 +68,8 @@ Where the server makes its control socket; systemd sets it.
 .SH FILES
 .TP
 .IR /run/bits\-server/control.sock ", " $XDG_RUNTIME_DIR/bits\-server/control.sock
-The control socket of root's or the system's server, and of a user's.
+The control socket of root's or the system's server, and of a user's; without a runtime directory that is in
+.IR ~/.local/state/bits\-server .
 .TP
 .I DIR/.bits\-sessions
 Uploads that are under way.

@@ -14,6 +14,7 @@ SYSTEM_RUNTIME_DIR: Final = "/run/openbits"
 SYSTEM_STATE_DIR: Final = "/var/lib/openbits"
 SYSTEM_CONFIG: Final = "/etc/openbits/bitsd.toml"
 SYSTEM_SOCKET: Final = f"{SYSTEM_RUNTIME_DIR}/{SOCKET_NAME}"
+SYSTEM_SERVER_SOCKET: Final = "/run/bits-server/control.sock"
 
 
 def _home(environment: Mapping[str, str]) -> str:
@@ -38,13 +39,22 @@ def user_runtime_dir(environment: Mapping[str, str] = os.environ) -> str:
     Without that variable (su, cron, containers) /run/user/UID is taken where it exists, so that both
     meet in one place; else `run` in the state directory, because /tmp belongs to everybody.
     """
+    runtime = _runtime(environment)
+    return os.path.join(runtime, "openbits") if runtime else os.path.join(user_state_dir(environment), "run")
+
+
+def _runtime(environment: Mapping[str, str]) -> str:
     runtime = environment.get("XDG_RUNTIME_DIR", "")
     if runtime.startswith("/"):
-        return os.path.join(runtime, "openbits")
+        return runtime
     runtime = f"/run/user/{os.geteuid()}"
-    if os.path.isdir(runtime) and os.stat(runtime).st_uid == os.geteuid():
-        return os.path.join(runtime, "openbits")
-    return os.path.join(user_state_dir(environment), "run")
+    return runtime if os.path.isdir(runtime) and os.stat(runtime).st_uid == os.geteuid() else ""
+
+
+def user_server_socket(environment: Mapping[str, str] = os.environ) -> str:
+    """The control socket of a person's bits-server, beside that of the service."""
+    base = _runtime(environment) or _xdg(environment, "XDG_STATE_HOME", ".local/state")
+    return os.path.join(base, "bits-server", "control.sock")
 
 
 def user_config(environment: Mapping[str, str] = os.environ) -> str:

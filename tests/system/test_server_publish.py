@@ -9,6 +9,7 @@ import pathlib
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -181,3 +182,35 @@ def test_members_of_the_publish_group_publish_files_that_they_can_read(files: pa
                 assert refused.returncode == 1
             assert as_account(publisher, "publish", "/mine", file).returncode == 0
             assert server.command_of("publish", f"http://127.0.0.1:{server.port}/mine", file).returncode == 0
+
+
+@needs_root
+def test_a_persons_own_server_is_found_without_a_runtime_directory(files: pathlib.Path) -> None:
+    """As after su, or in cron: server and command meet in the state directory."""
+    with temporary_account() as alice:
+        environment = {"HOME": alice.home, "PATH": os.environ["PATH"]}
+        rights: dict[str, Any] = {
+            "user": alice.uid,
+            "group": alice.gid,
+            "extra_groups": list(alice.groups),
+            "env": environment,
+        }
+        command = [*PROGRAM, "--root", alice.home, "--listen", "127.0.0.1:0"]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd="/", **rights) as server:
+            try:
+                assert server.stderr is not None
+                assert any("listening on" in line for line in server.stderr)
+                assert _as(rights, "publish", "/drivers/one", str(files / "driver.bin")) == ""
+                listed = json.loads(_as(rights, "list", "--json"))
+                assert [each["prefix"] for each in listed] == ["/drivers/one"]
+            finally:
+                server.terminate()
+    assert server.returncode == 0
+
+
+def _as(rights: dict[str, Any], *arguments: str) -> str:
+    done = subprocess.run(
+        [*PROGRAM, *arguments], capture_output=True, text=True, timeout=20, check=False, cwd="/", **rights
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return str(done.stdout)

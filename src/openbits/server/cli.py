@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import click
 
+from openbits.paths import SYSTEM_SERVER_SOCKET, user_server_socket
 from openbits.version import __version__
 
 EXIT_DONE: Final = 0
@@ -157,7 +158,7 @@ def _socket_option(function: Callable[..., Any]) -> Callable[..., Any]:
         "--socket",
         "socket_path",
         metavar="PATH",
-        help="The server's control socket. Else: $BITS_SERVER_SOCKET, /run, yours.",
+        help="The server's control socket. Else: $BITS_SERVER_SOCKET, yours, the system's.",
     )(function)
 
 
@@ -234,9 +235,8 @@ def _candidates() -> list[str]:
     named = os.environ.get("BITS_SERVER_SOCKET")
     if named:
         return [named]
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    own = [os.path.join(runtime, "bits-server", "control.sock")] if runtime else []
-    return ["/run/bits-server/control.sock", *own]
+    # One's own before the machine's, which may belong to somebody who lets nobody publish.
+    return [SYSTEM_SERVER_SOCKET] if os.geteuid() == 0 else [user_server_socket(), SYSTEM_SERVER_SOCKET]
 
 
 def _lasts_s(text: str) -> float:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
+from openbits.paths import SYSTEM_SERVER_SOCKET, user_server_socket
 from openbits.server.forwarded import TrustedProxies
 from openbits.server.settings import Settings, parse_settings, with_root_properties
 from openbits.server.shell import Limits
@@ -114,11 +115,9 @@ def read_configuration(
 def default_control_socket() -> str:
     """Return where a server's control socket is unless it is set: /run for a system's service, else the user's."""
     directory = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
-    if not directory and os.geteuid() != 0:
-        runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-        directory = os.path.join(runtime, "bits-server") if runtime else ""
-        return os.path.join(directory, "control.sock") if directory else ""
-    return os.path.join(directory or "/run/bits-server", "control.sock")
+    if directory:
+        return os.path.join(directory, "control.sock")
+    return user_server_socket() if os.geteuid() != 0 else SYSTEM_SERVER_SOCKET
 
 
 def _proxies(values: Mapping[str, Any]) -> TrustedProxies:

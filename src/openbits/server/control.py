@@ -17,6 +17,7 @@ import grp
 import json
 import logging
 import os
+import pwd
 import socket
 import stat
 import struct
@@ -107,7 +108,7 @@ class ControlSocket:
             caller = _caller(sock, self._group())
             if caller is None:
                 answer: dict[str, Any] = {
-                    "error": "only root, the server's account and members of its publish group may do that"
+                    "error": f"only root, {_own_name()} and members of the publish group may do that with {self.path}"
                 }
             else:
                 answer = await self._read_and_do(sock, caller)
@@ -299,3 +300,10 @@ def call(path: str, request: Mapping[str, Any], *, fd: int | None = None) -> dic
     if not isinstance(answer, dict) or "error" in answer or not answer:
         raise NotPublished(str(answer.get("error", "the server did not answer")) if isinstance(answer, dict) else "?")
     return answer
+
+
+def _own_name() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return f"uid {os.geteuid()}"
