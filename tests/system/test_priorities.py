@@ -99,8 +99,16 @@ def race(daemon: Daemon, origin: Nginx) -> Race:
     return Race(daemon, origin)
 
 
-def test_foreground_runs_beside_one_background_job(race: Race, alice: TestAccount, bob: TestAccount) -> None:
+@pytest.fixture
+def long_race(origin: Nginx) -> Iterator[Race]:
+    """With time slices that no slow machine reaches: who has a slot keeps it."""
+    with running_daemon("system") as running:
+        yield Race(running, origin)
+
+
+def test_foreground_runs_beside_one_background_job(long_race: Race, alice: TestAccount, bob: TestAccount) -> None:
     """Q1: all foreground jobs at once, and one background job beside them."""
+    race = long_race
     race.enter("back1", alice, "high")
     race.enter("back2", bob, "high")
     race.enter("front1", alice, "foreground")

@@ -82,7 +82,7 @@ def test_put_sends_a_file_of_any_name_and_says_where_it_went(
 def test_put_of_a_relative_path_as_json(daemon: Daemon, alice: TestAccount, server: UploadServer) -> None:
     path = file_of(alice, b"content")
     done = subprocess.run(
-        [os.path.join(BIN, "bits"), "put", "source", server.url("/in/report"), "--json", "-q"],
+        [os.path.join(BIN, "bits"), "put", "source.bin", server.url("/in/report"), "--json", "-q"],
         env={**os.environ, "BITS_SOCKET": daemon.socket},
         cwd=alice.home,
         user=alice.uid,
