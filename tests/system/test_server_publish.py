@@ -205,6 +205,8 @@ def test_a_persons_own_server_is_found_without_a_runtime_directory(files: pathli
                 assert [each["prefix"] for each in listed] == ["/drivers/one"]
             finally:
                 server.terminate()
+                # To its last line: a server that cannot write it does not end in order.
+                server.communicate(timeout=10)
     assert server.returncode == 0
 
 
