@@ -15,7 +15,6 @@ from openbits.server.beneath import UnfitPath, UrlPath, parse_url_path
 from openbits.server.downloads import Below, Downloads, hand_out
 from openbits.server.exchange import Exchange
 from openbits.server.publications import Publication, Publications, is_member
-from openbits.server.storage import REPLIES
 from openbits.server.uploads import Uploads
 from openbits.upload.packets import METHOD
 
@@ -55,8 +54,6 @@ class BitsApplication:
             await self._serve_published(exchange, publication, path)
             return
         reply_fd = None
-        if REPLIES in path.components:
-            reply_fd = None
         if self._uploads.may_be_reply(path.components):
             reply_fd = await asyncio.to_thread(self._uploads.open_reply, path.components, head.user)
         if reply_fd is None:

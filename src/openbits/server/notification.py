@@ -21,7 +21,7 @@ import logging
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urljoin, urlsplit
 
@@ -112,7 +112,6 @@ class _Answer:
     static_url: str = ""
     wants_file: bool = False
     reply_bytes: int = 0
-    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
 
 
 class Notifier:

@@ -6,7 +6,6 @@ be a file that it may read.  Only a worker with that account's rights can tell.
 
 from __future__ import annotations
 
-import functools
 import posixpath
 import secrets
 from collections.abc import Callable, Iterable, Sequence
@@ -15,12 +14,10 @@ from dataclasses import dataclass, field
 from openbits.core import names, quotas, uploads
 from openbits.core.model import Caller, File, Job, JobType, Owner
 from openbits.errors import BitsError
-from openbits.frames.codec import units
-from openbits.frames.worker import CheckSources, FileResult
+from openbits.frames.worker import FileResult
 from openbits.service.calls import NewFile
 from openbits.service.configuration import Configuration
 from openbits.service.mounts import Paths
-from openbits.service.worker import Worker, chunked
 from openbits.service.workers import WorkerPool
 
 
@@ -136,7 +133,7 @@ class Intake:
         if places.directories:
             _raise_first(await self._pool.ask(account.identity, lambda w: w.check_directories(places.directories)))
         if places.sources:
-            _raise_first(await self._pool.ask(account.identity, lambda w: check_sources(w, places.sources)))
+            _raise_first(await self._pool.ask(account.identity, lambda w: w.check_sources(places.sources)))
 
     async def check_reply_place(self, caller: Caller, account: Owner, local_name: str) -> None:
         """Whether a reply can stand there (J33). Raises E_ACCESSDENIED, ERROR_PATH_NOT_FOUND, E_INVALIDARG."""
@@ -144,21 +141,6 @@ class Intake:
             await self.check_places(caller, account, Places(directories=[posixpath.dirname(local_name)]))
         except BitsError as error:
             raise BitsError(error.name, f"{error.message}; the server's reply is to go there") from None
-
-
-async def check_sources(worker: Worker, paths: Sequence[str]) -> list[FileResult]:
-    """Ask whether the account may read these files, and whether they are files; return the refusals.
-
-    Raises WorkerGone.
-    """
-    refusals: list[FileResult] = []
-    for chunk in chunked(list(paths), units):
-        refusals += await worker.results_of(functools.partial(_sources_order, tuple(chunk)))
-    return refusals
-
-
-def _sources_order(paths: tuple[str, ...], operation: int) -> CheckSources:
-    return CheckSources(operation=operation, paths=paths)
 
 
 def _check_local_target(job: Job, target: str, source: str) -> None:

@@ -13,7 +13,6 @@ the transaction the old owner has all bytes, after it the new one.
 from __future__ import annotations
 
 import asyncio
-import functools
 import json
 import logging
 import os
@@ -28,16 +27,15 @@ from openbits.core.events import ChangeOwner
 from openbits.core.model import AccountKind, Caller, File, Identity, Job, Owner
 from openbits.core.states import Trigger, next_state
 from openbits.errors import BitsError
-from openbits.frames.codec import units
-from openbits.frames.worker import AdoptFile, OpenForReading, SyncDirectories
+from openbits.frames.worker import AdoptFile, OpenForReading
 from openbits.service.calls import Outcome
 from openbits.service.helpertokens import HelperTokens
-from openbits.service.intake import Places, check_sources, places_of
+from openbits.service.intake import Places, places_of
 from openbits.service.ledger import Draft, Ledger
 from openbits.service.mounts import Paths
 from openbits.service.runs import Conductor
 from openbits.service.tasks import Tasks
-from openbits.service.worker import Worker, WorkerGone, chunked
+from openbits.service.worker import Worker, WorkerGone
 from openbits.service.workers import WorkerPool
 from openbits.store.records import PendingEffect
 
@@ -171,7 +169,7 @@ class Ownership:
         worker = await self._pool.get(owner.identity)
         with worker.held():
             refusals = await worker.check_directories(places.directories) if places.directories else []
-            refusals = refusals or (await check_sources(worker, places.sources) if places.sources else [])
+            refusals = refusals or (await worker.check_sources(places.sources) if places.sources else [])
         if refusals:
             raise _no_access(owner, refusals[0].message)
 
@@ -333,14 +331,9 @@ class Ownership:
 
 async def _sync(taker: Worker, files: Sequence[str]) -> None:
     directories = list(dict.fromkeys(map(posixpath.dirname, files)))
-    for chunk in chunked(directories, units):
-        failures = await taker.results_of(functools.partial(_sync_order, tuple(chunk)))
-        if failures:
-            raise BitsError(failures[0].error, failures[0].message)
-
-
-def _sync_order(paths: tuple[str, ...], operation: int) -> SyncDirectories:
-    return SyncDirectories(operation=operation, paths=paths)
+    failures = await taker.sync_directories(directories)
+    if failures:
+        raise BitsError(failures[0].error, failures[0].message)
 
 
 def _moves(job: Job) -> tuple[_Move, ...]:

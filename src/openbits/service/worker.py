@@ -20,6 +20,7 @@ from openbits.frames.channel import Channel
 from openbits.frames.codec import MAX_FRAME_BYTES, UNIT_BYTES, units
 from openbits.frames.worker import (
     CheckDirectories,
+    CheckSources,
     DeleteFiles,
     FileOpened,
     FileResult,
@@ -27,6 +28,7 @@ from openbits.frames.worker import (
     PathsWalked,
     RenameFiles,
     RenameSpec,
+    SyncDirectories,
     TicketsObtained,
     WalkPaths,
     WorkerReady,
@@ -120,20 +122,19 @@ class Worker:
         self._transfers.pop(number, None)
 
     async def check_directories(self, paths: list[str]) -> list[FileResult]:
-        """Ask whether the owner may create files in these directories; return the refusals."""
-        refusals: list[FileResult] = []
-        start = 0
-        for chunk in chunked(paths, units):
-            number, future = self._operation()
-            self.send(CheckDirectories(operation=number, paths=tuple(chunk)))
-            results = await future
-            refusals += [
-                FileResult(index=start + result.index, error=result.error, message=result.message)
-                for result in results
-                if result.error
-            ]
-            start += len(chunk)
-        return refusals
+        """Ask whether the owner may create files in these directories; return the refusals. Raises WorkerGone."""
+        return await self._in_parts(CheckDirectories, paths)
+
+    async def check_sources(self, paths: list[str]) -> list[FileResult]:
+        """Ask whether the owner may read these files, and whether they are files; return the refusals.
+
+        Raises WorkerGone.
+        """
+        return await self._in_parts(CheckSources, paths)
+
+    async def sync_directories(self, paths: list[str]) -> list[FileResult]:
+        """Make what was done in these directories durable; return where that failed. Raises WorkerGone."""
+        return await self._in_parts(SyncDirectories, paths)
 
     async def rename(self, files: list[RenameSpec]) -> list[FileResult]:
         """Put finished files under their names; return those that could not be."""
@@ -191,6 +192,17 @@ class Worker:
             self._questions.pop(number, None)
             if self.is_open:
                 self._ended_something()
+
+    async def _in_parts(
+        self, order: type[CheckDirectories | CheckSources | SyncDirectories], paths: list[str]
+    ) -> list[FileResult]:
+        """Give an order about paths in as many frames as they need, each an operation of its own."""
+        failures: list[FileResult] = []
+        for chunk in chunked(paths, units):
+            number, future = self._operation()
+            self.send(order(operation=number, paths=tuple(chunk)))
+            failures += [result for result in await future if result.error]
+        return failures
 
     def close(self) -> None:
         """Let the worker go: it ends when it sees the end of its channel."""

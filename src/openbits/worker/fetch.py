@@ -12,9 +12,9 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Final, Protocol
+from typing import Protocol
 
-from openbits.core.http import REDIRECT_LIMIT, RedirectRefused, Response, is_same_origin, redirect_target
+from openbits.core.http import REDIRECT_LIMIT, RedirectRefused, Response, redirect_target
 from openbits.core.model import AuthTarget
 from openbits.core.names import request_url
 from openbits.core.retry import GiveUp, Patience
@@ -27,6 +27,7 @@ from openbits.worker.client import Client
 from openbits.worker.failure import Failure, TransferError, local_failure
 from openbits.worker.files import Directories
 from openbits.worker.finishing import Finishing
+from openbits.worker.headers import lines_for
 from openbits.worker.helper import Helper
 from openbits.worker.loop import Loop, Timer
 from openbits.worker.places import Place
@@ -36,9 +37,6 @@ from openbits.worker.splice import SplicePipe
 from openbits.worker.syncer import Syncer
 from openbits.worker.tickets import Tickets
 from openbits.worker.watchdog import Watchdog
-
-OWN_HEADERS: Final = frozenset(("range", "if-range"))
-_SECRET_HEADERS: Final = frozenset(("authorization", "cookie", "host", "proxy-authorization"))
 
 
 class Tools:
@@ -134,13 +132,6 @@ class Lane:
         """Give everything back."""
         self.watchdog.close()
         self.client.close()
-
-
-def lines_for(lines: tuple[str, ...], first_url: str, url: str) -> tuple[str, ...]:
-    """The header lines that may be sent to `url`: secrets stay with the server they were meant for."""
-    if url is first_url or is_same_origin(first_url, url):
-        return lines
-    return tuple(line for line in lines if line.partition(":")[0].rstrip(";").strip().lower() not in _SECRET_HEADERS)
 
 
 def _without(lines: tuple[str, ...], answers: Answers) -> tuple[str, ...]:

@@ -35,11 +35,12 @@ from openbits.worker.client import Client
 from openbits.worker.download import Download
 from openbits.worker.engine import Engine
 from openbits.worker.failure import Failure
-from openbits.worker.fetch import OWN_HEADERS, Fetch, Lane, Tools
+from openbits.worker.fetch import Fetch, Lane, Tools
 from openbits.worker.filecopy import FileCopy
 from openbits.worker.files import Directories
 from openbits.worker.fileupload import FileUpload
 from openbits.worker.handles import MOST_OPEN, Handle, Handles
+from openbits.worker.headers import download_lines
 from openbits.worker.loop import Timer
 from openbits.worker.places import OwnPlace, Place
 from openbits.worker.proxies import Plan, Proxies, make_plan, needs_reading
@@ -54,19 +55,6 @@ _SMALL_BYTES: Final = 256 * 1024
 _STARTED_CHARACTERS: Final = 100_000
 """What a packet holds, with some room; names and numbers of a FileStarted take the rest."""
 _STARTED_CHARACTERS_BESIDE: Final = 400
-
-
-def header_lines(custom_headers: str) -> tuple[str, ...]:
-    """What every request carries; lines that would spoil resumption are left out.
-
-    An empty value is written with a semicolon, as libcurl wants it: a colon would take the field away.
-    """
-    lines = ["Accept-Encoding: identity"]
-    for line in custom_headers.split("\r\n"):
-        name, colon, value = line.partition(":")
-        if colon and name.strip().lower() not in OWN_HEADERS:
-            lines.append(f"{name}:{value}" if value.strip() else f"{name};")
-    return tuple(lines)
 
 
 class Transfer:
@@ -92,7 +80,7 @@ class Transfer:
             takes_checkpoints=not settings.high_performance,
         )
         self.directories = Directories()
-        self.header_lines = header_lines(settings.custom_headers)
+        self.header_lines = download_lines(settings.custom_headers)
         self.challenges = Challenges(settings.implicit, tools.tickets, self.header_lines)
         self.has_progressed = False
         self.meant_for = ""

@@ -9,9 +9,9 @@ from __future__ import annotations
 import enum
 import time
 from dataclasses import replace
-from typing import Final, Protocol, assert_never
+from typing import Protocol, assert_never
 
-from openbits.core.http import RedirectRefused, Response, is_same_origin, redirect_target
+from openbits.core.http import RedirectRefused, Response, redirect_target
 from openbits.core.names import request_url
 from openbits.core.retry import GiveUp, Patience
 from openbits.errors import ErrorContext
@@ -40,29 +40,9 @@ from openbits.worker.answers import remote_failure
 from openbits.worker.exchange import Exchange, Surroundings
 from openbits.worker.failure import Failure
 from openbits.worker.fetch import Lane, Tools
+from openbits.worker.headers import lines_for, upload_lines
 from openbits.worker.loop import Timer
 from openbits.worker.source import Source, changed, is_as_before
-
-_SPOILING: Final = frozenset(
-    (
-        "accept-encoding",
-        "connection",
-        "expect",
-        "host",
-        "if-match",
-        "if-none-match",
-        "if-range",
-        "keep-alive",
-        "range",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-        "x-http-method-override",
-    )
-)
-_SPOILING_BEGINNINGS: Final = ("bits-", "content-", "tus-", "upload-")
-_SECRET: Final = frozenset(("authorization", "cookie", "proxy-authorization"))
 
 
 class Run(Surroundings, Protocol):
@@ -106,17 +86,6 @@ class _Phase(enum.Enum):
     NEW = "new"
     OPEN = "open"
     CLOSED = "closed"
-
-
-def upload_lines(custom_headers: str) -> tuple[str, ...]:
-    """The job's own headers for every packet, without those that would spoil the protocol (U40)."""
-    lines = []
-    for line in custom_headers.split("\r\n"):
-        name, colon, value = line.partition(":")
-        lower = name.strip().lower()
-        if colon and lower not in _SPOILING and not lower.startswith(_SPOILING_BEGINNINGS):
-            lines.append(f"{name}:{value}" if value.strip() else f"{name};")
-    return tuple(lines)
 
 
 class Upload:
@@ -275,17 +244,11 @@ class Upload:
         self._exchange.send(
             request.method,
             url,
-            self._own_lines(url) + headers,
+            lines_for(self._lines, self._url, url) + headers,
             pieces,
             fresh=fresh,
             may_take_long=body is not None or request.ends_session,
         )
-
-    def _own_lines(self, url: str) -> tuple[str, ...]:
-        """The job's headers; what is secret in them stays with the server that the job names."""
-        if is_same_origin(url, self._url):
-            return self._lines
-        return tuple(line for line in self._lines if line.partition(":")[0].rstrip(";").strip().lower() not in _SECRET)
 
     def _keep(self, effect: Keep) -> None:
         self._moves += 1

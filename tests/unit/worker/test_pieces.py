@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from openbits.errors import ErrorContext
 from openbits.worker.failure import Failure, TransferError
+from openbits.worker.headers import upload_lines
 from openbits.worker.source import Pieces
-from openbits.worker.upload import upload_lines
 
 KIBI = 1024
 CONTENT = bytes(range(256)) * 16 * KIBI
