@@ -122,6 +122,8 @@ _ROWS: Final[dict[tuple[Fault, ExitCode, HTTPStatus], tuple[tuple[str, int, str]
         ("BG_E_MAX_DOWNLOAD_SIZE_INVALID_VALUE", 0x8020_0063, "the maximum download size is invalid"),
         ("BG_E_USE_STORED_CREDENTIALS_NOT_SUPPORTED", 0x8020_0066, "stored credentials exist for proxies only"),
         ("E_INVALIDARG", 0x8007_0057, "an argument is invalid"),
+        ("RPC_X_NULL_REF_POINTER", 0x8007_06F4, "an argument is missing"),
+        ("RPC_X_BAD_STUB_DATA", 0x8007_06F7, "an argument is not what it should be, or there is nothing to return"),
         ("ERROR_RESOURCE_LANG_NOT_FOUND", 0x8007_1717, "there is no text in that language"),
     ),
     (Fault.CALLER, ExitCode.USAGE, HTTPStatus.NOT_FOUND): (
@@ -194,6 +196,18 @@ _ROWS: Final[dict[tuple[Fault, ExitCode, HTTPStatus], tuple[tuple[str, int, str]
         ("ERROR_WINHTTP_INVALID_SERVER_RESPONSE", 0x8007_2F78, "the server's answer is not HTTP"),
         ("ERROR_WINHTTP_REDIRECT_FAILED", 0x8007_2F7C, "the server redirected to a place that may not be followed"),
         ("ERROR_WINHTTP_SECURE_FAILURE", 0x8007_2F8F, "the server's identity could not be verified"),
+        ("ERROR_WINHTTP_SECURE_CERT_DATE_INVALID", 0x8007_2F05, "the server's certificate is not valid at this time"),
+        ("ERROR_WINHTTP_SECURE_CERT_CN_INVALID", 0x8007_2F06, "the server's certificate is for another name"),
+        ("ERROR_WINHTTP_SECURE_INVALID_CA", 0x8007_2F0D, "nobody who is trusted here issued the server's certificate"),
+        (
+            "ERROR_WINHTTP_SECURE_CERT_REV_FAILED",
+            0x8007_2F19,
+            "nobody could say whether the certificate is revoked",
+        ),
+        ("ERROR_WINHTTP_SECURE_CHANNEL_ERROR", 0x8007_2F7D, "the secure connection could not be set up"),
+        ("ERROR_WINHTTP_SECURE_INVALID_CERT", 0x8007_2F89, "the server's certificate is invalid"),
+        ("ERROR_WINHTTP_SECURE_CERT_REVOKED", 0x8007_2F8A, "the server's certificate has been revoked"),
+        ("ERROR_WINHTTP_SECURE_CERT_WRONG_USAGE", 0x8007_2F93, "the server's certificate is not for servers"),
         ("ERROR_WINHTTP_CLIENT_AUTH_CERT_NEEDED", 0x8007_2F0C, "the server asks for a client certificate"),
     ),
     (Fault.LOCAL, ExitCode.TRANSFER_FAILED, HTTPStatus.UNPROCESSABLE_ENTITY): (
@@ -234,6 +248,13 @@ _ROWS: Final[dict[tuple[Fault, ExitCode, HTTPStatus], tuple[tuple[str, int, str]
         ("ERROR_DISK_FULL", 0x8007_0070, "there is no room on the disk"),
         ("ERROR_DISK_QUOTA_EXCEEDED", 0x8007_050F, "the account's disk quota is used up"),
         ("ERROR_NO_SUCH_USER", 0x8007_0525, "the account does not exist"),
+        ("ERROR_WINHTTP_CLIENT_CERT_NO_PRIVATE_KEY", 0x8007_2F99, "the client certificate has no private key"),
+        (
+            "ERROR_WINHTTP_CLIENT_CERT_NO_ACCESS_PRIVATE_KEY",
+            0x8007_2F9A,
+            "the private key of the client certificate cannot be used",
+        ),
+        ("CRYPT_E_NOT_FOUND", 0x8009_2004, "there is no such certificate"),
     ),
     (Fault.CONDITION, ExitCode.NO_SERVICE, HTTPStatus.SERVICE_UNAVAILABLE): (
         ("ERROR_SERVICE_NOT_ACTIVE", 0x8007_0426, "the service does not run"),

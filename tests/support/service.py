@@ -58,6 +58,7 @@ from openbits.service.configuration import Configuration
 from openbits.service.logon.logon import Logon
 from openbits.service.logon.source import AlwaysSource
 from openbits.service.runtime import Runtime
+from openbits.service.secrets import KEY_BYTES, Secrets
 from openbits.store.interface import JobStore
 from openbits.store.memory import MemoryDisk, MemoryStore
 from openbits.store.records import OpenReport
@@ -359,6 +360,7 @@ class Service:
                 state_directory=state_directory,
                 monitor=Channel(ours, outgoing=SERVICE_TO_MONITOR, incoming=MONITOR_TO_SERVICE),
                 give_up=self.gave_up.append,
+                secrets=Secrets(bytes(KEY_BYTES), "a test"),
             )
         network = self.runtime._network
         assert isinstance(network, FakeNetwork)

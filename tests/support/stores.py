@@ -114,7 +114,9 @@ settings = st.builds(
     cost_flags=st.none() | st.integers(0, 2**32 - 1),
     max_download_size=st.none() | sizes,
     dynamic_content=st.booleans(),
-    custom_headers=any_text,
+    security_flags=st.integers(0, 0x0F1F),
+    http_method=st.sampled_from(["", "POST"]),
+    use_netrc=st.booleans(),
 )
 errors = st.builds(
     JobError,

@@ -16,7 +16,8 @@ from collections.abc import Iterator
 import pytest
 
 from openbits.client import calls
-from openbits.frames.worker import FileSpec, ImplicitSpec
+from openbits.frames.network import ImplicitSpec
+from openbits.frames.worker import FileSpec
 from support.accounts import TestAccount, needs_root, temporary_account
 from support.apache import Apache, needs_apache, running_apache
 from support.daemon import Daemon, running_daemon, wait_until

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from openbits.errors import ErrorContext
-from openbits.frames.worker import FileSpec, FileStarted, ProxyChosen, ProxySpec, TransferEnded
+from openbits.frames.network import ProxySpec
+from openbits.frames.worker import FileSpec, FileStarted, ProxyChosen, TransferEnded
 from support.origin import Connection, Origin, Request, generate
 from support.proxy_server import ProxyServer
 from support.worker_process import WorkerProcess

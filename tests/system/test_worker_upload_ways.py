@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from openbits.frames.worker import ImplicitSpec, ProxyChosen, ProxySpec, UploadFile
+from openbits.frames.network import ImplicitSpec, ProxySpec
+from openbits.frames.worker import ProxyChosen, UploadFile
 from support.proxy_server import ProxyServer
 from support.upload_orders import KIBI, MEBI, assert_done, make, order
 from support.upload_server import UploadServer, reply_raw

@@ -141,6 +141,10 @@ def job_detail(manager: Manager, job: Job, caller: Caller) -> wire.JobDetail:
             wire.CredentialOut(target=slot.target, scheme=slot.scheme, implicit=True)
             for slot in sorted(job.implicit_credentials)
         ]
+        credentials += [
+            wire.CredentialOut(target=each.slot.target, scheme=each.slot.scheme, implicit=False)
+            for each in job.explicit_credentials
+        ]
     settings = job.settings
     shown = wire.SettingsOut(
         name=settings.name,
@@ -159,7 +163,7 @@ def job_detail(manager: Manager, job: Job, caller: Caller) -> wire.JobDetail:
         file_concurrency=settings.file_concurrency,
         stall_timeout=settings.stall_timeout,
         umask=settings.umask,
-        custom_headers=settings.custom_headers if access.owns(caller, job.owner) else None,
+        custom_headers=manager.custom_headers(caller, job),
         proxy_usage=settings.proxy_usage,
         proxy_list=settings.proxy_list or None,
         proxy_bypass_list=settings.proxy_bypass_list or None,

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from openbits.core.model import (
+    ClientCertificate,
     Closing,
     CredentialSlot,
     File,
     HelperFlag,
     Job,
     Owner,
+    SealedCredential,
     Settings,
     Validator,
 )
@@ -58,6 +60,8 @@ class RenameRemote:
     """F4, J40: (file index, checked new remote name) of files that are not finished."""
 
     names: tuple[tuple[int, str], ...]
+    userinfo: tuple[tuple[int, str], ...] = ()
+    """(file index, sealed user name and password) of names that came with one; the others have none from now on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,10 +100,37 @@ class SetHelperFlags:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AllowImplicit:
-    """J35 without a user name, J36: for what the account's own credentials may be used from now on (I10)."""
+class ChangeCredentials:
+    """J35, J36: for what the account's own credentials may be used from now on (I10), and what else there is."""
 
-    slots: frozenset[CredentialSlot]
+    implicit: frozenset[CredentialSlot]
+    explicit: tuple[SealedCredential, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetHeaders:
+    """H5: the custom headers from now on; empty for none."""
+
+    sealed: str
+
+
+@dataclass(frozen=True, slots=True)
+class HideHeaders:
+    """H11: nobody reads the custom headers any more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetClientCertificate:
+    """H1, H2, H3: checked; None for none."""
+
+    certificate: ClientCertificate | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetCertificateValidator:
+    """H12: whether a program has to approve of servers' certificates from now on."""
+
+    asks: bool
 
 
 # --- events: scheduler, timers, conditions ---------------------------------------------------------
@@ -189,6 +220,15 @@ class FilesFetched:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FileRedirected:
+    """A redirect led to this remote name, and the job's policy is to say so (H7)."""
+
+    run: int
+    index: int
+    remote_name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UploadMoved:
     """So many bytes have been acknowledged by the server, and this must a later run know of the session."""
 
@@ -252,6 +292,7 @@ Report = (
     | FilesAnswered
     | FileCheckpoint
     | FilesFetched
+    | FileRedirected
     | UploadMoved
     | SessionEnded
     | RunEnded
@@ -272,7 +313,11 @@ Event = (
     | ChangeOwner
     | SetReplyName
     | SetHelperFlags
-    | AllowImplicit
+    | ChangeCredentials
+    | SetHeaders
+    | HideHeaders
+    | SetClientCertificate
+    | SetCertificateValidator
     | SlotGranted
     | SlotTaken
     | DeadlineReached

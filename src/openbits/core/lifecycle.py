@@ -14,8 +14,8 @@ from openbits.core import moves, ownership, reports, uploads
 from openbits.core.environment import Environment, is_blocked_by_network, is_logged_on
 from openbits.core.events import (
     AddFiles,
-    AllowImplicit,
     Cancel,
+    ChangeCredentials,
     ChangeOwner,
     ChangeSettings,
     Complete,
@@ -26,12 +26,14 @@ from openbits.core.events import (
     Failure,
     FileAnswered,
     FileCheckpoint,
+    FileRedirected,
     FilesAnswered,
     FilesFetched,
     FilesFinished,
     FinishFiles,
     HelperTokenChanged,
     HelperTokenLost,
+    HideHeaders,
     LogonChanged,
     NetworkChanged,
     RenameRemote,
@@ -40,6 +42,9 @@ from openbits.core.events import (
     RunEnded,
     ServiceStarted,
     SessionEnded,
+    SetCertificateValidator,
+    SetClientCertificate,
+    SetHeaders,
     SetHelperFlags,
     SetReplyName,
     SetValidation,
@@ -79,7 +84,9 @@ def apply(job: Job, event: Event, env: Environment) -> Step | None:
             return uploads.set_reply_name(job, event, env)
         case SetValidation():
             return _validate(job, event, env)
-        case ChangeOwner() | SetHelperFlags() | AllowImplicit():
+        case ChangeOwner() | SetHelperFlags():
+            return ownership.change(job, event, env)
+        case ChangeCredentials() | SetHeaders() | HideHeaders() | SetClientCertificate() | SetCertificateValidator():
             return ownership.change(job, event, env)
         case HelperTokenChanged() | HelperTokenLost():
             return ownership.token_changed(job, event, env)
@@ -109,6 +116,8 @@ def _apply_report(job: Job, event: Report, env: Environment) -> Step | None:
             return reports.checkpoint(job, event, env)
         case FilesFetched():
             return reports.fetched(job, event, env)
+        case FileRedirected():
+            return reports.redirected(job, event, env)
         case UploadMoved():
             return reports.upload_moved(job, event, env)
         case SessionEnded():
@@ -209,14 +218,19 @@ def _change(job: Job, event: AddFiles | ChangeSettings | RenameRemote, env: Envi
             names = [name for name in settings.__slots__ if getattr(settings, name) != getattr(job.settings, name)]
             text = f"set: {', '.join(names)}" if names else "set: nothing new"
             return Step(job=replace(job, settings=settings), entries=(Entry(kind="changed", text=text),))
-        case RenameRemote(names=names_by_index):
+        case RenameRemote(names=names_by_index, userinfo=userinfo):
             uploads.refuse_for_upload(job, "remote names can be changed")
             files_by_index = {}
+            sealed = dict(userinfo)
             for index, name in names_by_index:
                 file = job.files[index]
                 # Another server's entity tag says nothing; size and time decide whether the file goes on (J40).
                 files_by_index[index] = replace(
-                    file, remote_name=name, validator=replace(file.validator, etag=None), resumable=None
+                    file,
+                    remote_name=name,
+                    validator=replace(file.validator, etag=None),
+                    resumable=None,
+                    sealed_userinfo=sealed.get(index, ""),
                 )
             text = f"remote name of {len(names_by_index)} file{'s' if len(names_by_index) != 1 else ''} changed"
             # No run that knows the old remote names may speak for the new ones.

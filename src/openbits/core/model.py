@@ -108,6 +108,27 @@ class CredentialSlot:
     scheme: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealedCredential:
+    """A user name and a password for a slot, as only `service.secrets` can read them (I14)."""
+
+    slot: CredentialSlot
+    sealed: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientCertificate:
+    """Which client certificate a job presents (H1, H2); it is looked for with the owner's rights when the job runs."""
+
+    location: str
+    """A name of `core.certificates.LOCATIONS`, such as current_user."""
+    store: str
+    sha1: str = ""
+    """Its SHA-1 as 40 hexadecimal digits, lower case; empty when it is chosen by its subject."""
+    subject: str = ""
+    """A part of its subject (H2); empty when it is chosen by its hash."""
+
+
 class Closing(enum.Enum):
     """What the owner's worker still has to do with the files of a job that is being ended."""
 
@@ -216,6 +237,8 @@ class File:
     """How often the file began again because the remote file had changed or could not be resumed."""
     response_headers: str = ""
     """The header block of the last HTTP response for the file (inventory F10)."""
+    sealed_userinfo: str = field(default="", repr=False)
+    """User name and password that stood in the remote name, as only `service.secrets` can read them; else empty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,9 +250,11 @@ class Settings:
     `high_performance` J63 · `max_download_size` J64.  Ours, beyond BITS: `strict_http` refuses
     servers that BITS refuses; `file_concurrency` is how many files of the job may be on the way
     at once (BITS: 1, inventory Q2); `stall_timeout` how long a connection may send nothing;
-    `umask` is the mask for new files; `custom_headers` are CR LF-terminated header lines.
+    `umask` is the mask for new files.
     `proxy_usage` (`preconfig`, `no_proxy`, `override`, `autodetect`), `proxy_list`, `proxy_bypass_list` J22.
     `upload_protocol` is ours: `bits`, `tus`, `ietf`, `put`, or `auto`, which asks the server.
+    `security_flags` H7 · `http_method` H10 (empty: the type's own) · `use_stored_credentials` J65 (`proxy`, or empty).
+    `use_netrc` is ours: whether the owner's ~/.netrc may answer a server that asks who it is.
     """
 
     name: str
@@ -248,11 +273,14 @@ class Settings:
     file_concurrency: int = 1
     stall_timeout: int = 60
     umask: int = 0o022
-    custom_headers: str = ""
     proxy_usage: str = "preconfig"
     proxy_list: str = ""
     proxy_bypass_list: str = ""
     upload_protocol: str = "auto"
+    security_flags: int = 0
+    http_method: str = ""
+    use_netrc: bool = False
+    use_stored_credentials: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -286,6 +314,15 @@ class Job:
     """For what the helper token is used (T3). The token itself is never written down."""
     implicit_credentials: frozenset[CredentialSlot] = frozenset()
     """For which targets and schemes the account's own credentials may be used: SetCredentials without a name (I10)."""
+    explicit_credentials: tuple[SealedCredential, ...] = ()
+    """What SetCredentials was given, by slot; no slot stands here and among the implicit ones (J35)."""
+    sealed_headers: str = field(default="", repr=False)
+    """The custom header lines (H5), as only `service.secrets` can read them; empty without."""
+    headers_are_write_only: bool = False
+    """H11."""
+    client_certificate: ClientCertificate | None = None
+    asks_about_certificates: bool = False
+    """Whether a program must approve of servers' certificates (H12); which one is not kept."""
     closing: Closing | None = None
     result: str = ""
     """How Complete or Cancel ended: S_OK, BG_S_PARTIAL_COMPLETE, BG_S_UNABLE_TO_DELETE_FILES."""

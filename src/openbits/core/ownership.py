@@ -1,7 +1,7 @@
-"""Whose job it is and in whose name it works: ownership, helper token, implicit credentials (I7, I8, I10).
+"""Whose job it is and in whose name it works: ownership, helper token, credentials, certificate (I7, I8, I10, H1–H12).
 
 What an account gave a job for its own use never passes to another account: a new owner finds no
-credentials, no custom headers and no helper.
+credentials, no custom headers, no client certificate and no helper.
 """
 
 from __future__ import annotations
@@ -12,12 +12,16 @@ from typing import assert_never
 from openbits.core import moves
 from openbits.core.environment import Environment, is_logged_on
 from openbits.core.events import (
-    AllowImplicit,
+    ChangeCredentials,
     ChangeOwner,
     Entry,
     Failure,
     HelperTokenChanged,
     HelperTokenLost,
+    HideHeaders,
+    SetCertificateValidator,
+    SetClientCertificate,
+    SetHeaders,
     SetHelperFlags,
     Step,
 )
@@ -50,7 +54,18 @@ def integrity_level(owner: Owner) -> int:
     return INTEGRITY_HIGH if owner.is_elevated else INTEGRITY_MEDIUM
 
 
-def change(job: Job, event: ChangeOwner | SetHelperFlags | AllowImplicit, env: Environment) -> Step:
+Wish = (
+    ChangeOwner
+    | SetHelperFlags
+    | ChangeCredentials
+    | SetHeaders
+    | HideHeaders
+    | SetClientCertificate
+    | SetCertificateValidator
+)
+
+
+def change(job: Job, event: Wish, env: Environment) -> Step:
     """Apply a caller's wish. Raises BG_E_INVALID_STATE for a job that has ended or is being completed."""
     next_state(job.state, Trigger.CHANGE)
     moves.refuse_while_closing(job)
@@ -63,17 +78,34 @@ def change(job: Job, event: ChangeOwner | SetHelperFlags | AllowImplicit, env: E
                 return Step(job=job)
             entry = Entry(kind="changed", text=f"set: helper token flags {int(flags)}")
             return replace(moves.restarted(replace(job, helper_flags=flags), env), entries=(entry,))
-        case AllowImplicit(slots=slots):
-            if slots == job.implicit_credentials:
-                return Step(job=job)
-            entry = Entry(kind="changed", text="set: credentials")
-            return replace(moves.restarted(replace(job, implicit_credentials=slots), env), entries=(entry,))
+        case ChangeCredentials(implicit=implicit, explicit=explicit):
+            changed = replace(job, implicit_credentials=implicit, explicit_credentials=explicit)
+            return _restarted(job, changed, "credentials", env)
+        case SetHeaders(sealed=sealed):
+            return _restarted(job, replace(job, sealed_headers=sealed), "custom headers", env)
+        case HideHeaders():
+            return _restarted(job, replace(job, headers_are_write_only=True), "custom headers are write-only", env)
+        case SetClientCertificate(certificate=certificate):
+            return _restarted(job, replace(job, client_certificate=certificate), "client certificate", env)
+        case SetCertificateValidator(asks=asks):
+            return _restarted(job, replace(job, asks_about_certificates=asks), "certificate validation", env)
         case _:
             assert_never(event)
 
 
+def _restarted(before: Job, after: Job, what: str, env: Environment) -> Step:
+    """A run that is under way begins again on the new terms; nothing happens where nothing has changed."""
+    if after == before:
+        return Step(job=after)
+    entry = Entry(kind="changed", text=f"set: {what}")
+    return replace(moves.restarted(after, env), entries=(entry,))
+
+
 def _change_owner(job: Job, event: ChangeOwner, env: Environment) -> Step:
     files = {index: replace(job.part(index), temporary_name=name) for index, name in event.temporary_names}
+    for index, file in enumerate(job.files):
+        if file.sealed_userinfo:
+            files[index] = replace(files.get(index, file), sealed_userinfo="")
     for index in event.lost:
         files[index] = replace(files.get(index, job.part(index)), transferred=False, bytes_transferred=0)
     if job.is_upload and event.lost and not job.upload_memory:
@@ -85,8 +117,12 @@ def _change_owner(job: Job, event: ChangeOwner, env: Environment) -> Step:
     job = replace(
         moves.with_files(job, files),
         owner=event.owner,
-        settings=replace(job.settings, custom_headers=""),
+        settings=replace(job.settings, use_netrc=False, use_stored_credentials=""),
         implicit_credentials=frozenset(),
+        explicit_credentials=(),
+        sealed_headers="",
+        headers_are_write_only=False,
+        client_certificate=None,
         helper_flags=HelperFlag.NONE,
     )
     entry = Entry(kind="owner changed", text=f"{event.owner.name} took the job over from {former}")

@@ -14,6 +14,7 @@ from openbits.core.events import (
     Failure,
     FileAnswered,
     FileCheckpoint,
+    FileRedirected,
     FilesFetched,
     FilesFinished,
     RunEnded,
@@ -23,6 +24,7 @@ from openbits.core.events import (
     WorkerLost,
 )
 from openbits.core.failing import no_network
+from openbits.core.http import is_same_origin
 from openbits.core.model import REPLY_INDEX, UPLOAD_INDEX, Closing, File, Job, JobState, Validator
 from openbits.core.moves import failed, moved, new_run, progressed, touched, transferred, with_files
 from openbits.core.names import public_url
@@ -115,6 +117,23 @@ def fetched(job: Job, event: FilesFetched, env: Environment) -> Step | None:
         job = transferred(job, env)
         entries = (Entry(kind="transferred", text="all files are transferred"),)
     return Step(job=job, changed_files=tuple(changed), entries=entries)
+
+
+def redirected(job: Job, event: FileRedirected, env: Environment) -> Step | None:
+    """A redirect led elsewhere, and the job is to remember where (H7): downloads only."""
+    if job.state.is_final or job.is_upload:
+        return None
+    file = job.files[event.index]
+    if file.transferred or event.remote_name == file.remote_name or not _is_believed(job, file, event.run):
+        return None
+    # What stood in the old name to prove who asks was for its server alone.
+    is_same = is_same_origin(file.remote_name, event.remote_name)
+    changed = replace(file, remote_name=event.remote_name, sealed_userinfo=file.sealed_userinfo if is_same else "")
+    text = f"{public_url(file.remote_name)} is now {public_url(event.remote_name)}: the server redirected"
+    entry = Entry(kind="redirected", text=text)
+    return Step(
+        job=with_files(touched(job, env), {event.index: changed}), changed_files=(event.index,), entries=(entry,)
+    )
 
 
 def upload_moved(job: Job, event: UploadMoved, env: Environment) -> Step | None:

@@ -21,10 +21,18 @@ from openbits.errors import BitsError
 RETRY_DELAY_FLOOR_S: Final = 5
 LARGEST_DWORD: Final = 2**32 - 1
 LARGEST_SIZE_BYTES: Final = 2**63 - 1
+HEADERS: Final = "custom_headers"
 NOTIFY_FLAGS: Final = 0x3F
+CERTIFICATE_MASK: Final = 0x001F
+REDIRECT_MASK: Final = 0x0F00
+"""The two parts of security_flags (H7)."""
 COST_STATES: Final = 0xC000_00FF
 """J69: eight states, RESERVED and OPTION_IGNORE_CONGESTION."""
 
+REDIRECT_POLICY: Final = 0x0700
+REDIRECT_POLICIES: Final = (0x0000, 0x0100, 0x0200)
+"""Follow silently, follow and report, do not follow."""
+_METHOD: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{0,64}")
 _BUS_NAME: Final = re.compile(r"[A-Za-z_-][A-Za-z0-9_-]*(?:\.[A-Za-z_-][A-Za-z0-9_-]*)+")
 
 
@@ -44,6 +52,17 @@ _Gate = Callable[[str, SettingsWindow], None]
 PROXY_USAGES: Final = ("preconfig", "no_proxy", "override", "autodetect")
 
 
+def take_headers(changes: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
+    """Return the checked custom headers among changes (H5), None where there are none, and the other changes.
+
+    They are set like a property, but kept apart, sealed. Raises E_INVALIDARG and BG_E_STRING_TOO_LONG.
+    """
+    others = dict(changes)
+    if HEADERS not in others:
+        return None, others
+    return _custom_headers(HEADERS, others.pop(HEADERS)), others
+
+
 def change_settings(settings: Settings, changes: Mapping[str, Any], *, window: SettingsWindow) -> Settings:
     """Return the settings with `changes`, keyed by property name, applied: all of them or none.
 
@@ -55,7 +74,8 @@ def change_settings(settings: Settings, changes: Mapping[str, Any], *, window: S
         row = _TABLE.get(name)
         if row is None:
             raise BitsError(
-                "BG_E_UNKNOWN_PROPERTY_ID", f"there is no property {ascii(name)[:80]}; there are {', '.join(_TABLE)}"
+                "BG_E_UNKNOWN_PROPERTY_ID",
+                f"there is no property {ascii(name)[:80]}; there are {', '.join(PROPERTY_NAMES)}",
             )
         values[name] = row.check(name, value)
         for gate in row.gates:
@@ -183,6 +203,33 @@ def _upload_protocol(name: str, value: Any) -> str:
     return value.lower()
 
 
+def _security_flags(name: str, value: Any) -> int:
+    """H7."""
+    if type(value) is not int:
+        raise _wrong(name, "a whole number")
+    if value & ~(CERTIFICATE_MASK | REDIRECT_MASK) or value & REDIRECT_POLICY not in REDIRECT_POLICIES or value < 0:
+        raise BitsError(
+            "E_NOTIMPL", f"{name} has bits that do not exist; there are 0x001f, 0x0100 or 0x0200, and 0x0800"
+        )
+    return value
+
+
+def _http_method(name: str, value: Any) -> str:
+    """H10: a token of HTTP, which is case-sensitive."""
+    if not isinstance(value, str) or not _METHOD.fullmatch(value):
+        raise _wrong(name, "an HTTP method such as POST, or empty")
+    return value
+
+
+def _stored_credentials(name: str, value: Any) -> str:
+    """J65: for proxies only."""
+    if value in (None, ""):
+        return ""
+    if value != "proxy":
+        raise BitsError("BG_E_USE_STORED_CREDENTIALS_NOT_SUPPORTED", f"{name} must be proxy, or empty")
+    return "proxy"
+
+
 def _proxy_text(name: str, value: Any) -> str:
     """J22: null is empty. What the list means is judged when the job runs."""
     text = "" if value is None else _text(name, value)
@@ -240,12 +287,15 @@ _TABLE: Final[dict[str, _Row]] = {
     "file_concurrency": _Row(_whole_number(1, 64)),
     "stall_timeout": _Row(_whole_number(1, 86_400)),
     "umask": _Row(_whole_number(0, 0o777)),
-    "custom_headers": _Row(_custom_headers),
     "proxy_usage": _Row(_proxy_usage),
     "proxy_list": _Row(_proxy_text),
     "proxy_bypass_list": _Row(_proxy_text),
     "upload_protocol": _Row(_upload_protocol, (_for_uploads, _before_resume)),
+    "security_flags": _Row(_security_flags),
+    "http_method": _Row(_http_method, (_before_resume,)),
+    "use_netrc": _Row(_yes_or_no),
+    "use_stored_credentials": _Row(_stored_credentials),
 }
 
-PROPERTY_NAMES: Final = tuple(_TABLE)
+PROPERTY_NAMES: Final = (*_TABLE, HEADERS)
 """Every property that can be set, in the order in which they are shown."""

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from openbits.frames.codec import Codec
+from openbits.frames.network import ImplicitSpec, ProxySpec, TlsSpec
 
 HANDLES_AHEAD: Final = 8
 """How many files beyond those on the way a transfer asks handles for, so that it need not wait for each."""
@@ -54,6 +55,8 @@ class FileSpec:
     """Size of the whole remote file as an earlier run saw it."""
     etag: str | None = None
     last_modified: str | None = None
+    userinfo: str = field(default="", repr=False)
+    """`name:password`, percent-encoded, as the owner wrote it into the URL; for that server only. Empty without."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,38 +97,6 @@ class PathPoint:
     path: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProxySpec:
-    """Which proxy settings a transfer obeys; whose they are was decided by the service (I15).
-
-    `usage`: `direct`; `manual` (`proxies` and `bypass`, in the syntax of J23); `desktop` (the account's own desktop
-    settings, which only a process with its rights can read); `script` and `detect` (PAC from `script_url`, WPAD).
-    `source` says for people whose settings these are.
-    """
-
-    usage: str = "direct"
-    proxies: str = ""
-    bypass: str = ""
-    script_url: str = ""
-    source: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImplicitSpec:
-    """Where the account's own credentials may answer a challenge, and what sort of account speaks (I10, I4)."""
-
-    server: bool = False
-    proxy: bool = False
-    is_anonymous: bool = False
-    """A LOCAL_SERVICE account: nothing is ever sent for it."""
-    is_computer: bool = False
-    """The account speaks for the machine: with the tickets of TakeTickets, and never with any others."""
-    trouble: str = ""
-    """Why the computer has no tickets, as a clause; empty when it has, or when nobody is allowed to use them."""
-    account: str = ""
-    """For people: who speaks to the network."""
-
-
 # --- service to worker -----------------------------------------------------------------------
 
 
@@ -149,11 +120,66 @@ class StartTransfer:
     high_performance: bool
     max_download_bytes: int | None
     """How much more the job may fetch in this run."""
-    custom_headers: str
+    custom_headers: str = field(repr=False)
     proxy: ProxySpec = field(default_factory=ProxySpec)
     implicit: ImplicitSpec = field(default_factory=ImplicitSpec)
+    uses_netrc: bool = False
+    """Whether ~/.netrc of the worker's account may answer servers that ask who we are."""
+    tls: TlsSpec = field(default_factory=TlsSpec)
+    redirects: int = 0
+    """H7: the bits of the mask 0x0F00."""
+    http_method: str = ""
+    """H10: with which method files are fetched; empty: GET. Uploads have methods of their own."""
     takes_handles: bool = False
     """The temporary files are another identity's: each is asked for with FileWanted and comes as a FileHandle."""
+
+
+@SERVICE_TO_WORKER.frame
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakeCredential:
+    """A user name and a password of a transfer (J35), between StartTransfer and what is to be transferred.
+
+    A password that is too long for one frame comes in parts; `last` says that there are no more of them.
+    """
+
+    transfer: int
+    target: str
+    """A value of `core.model.AuthTarget`."""
+    scheme: str
+    """A value of `core.model.AuthScheme`."""
+    user_name: str = field(repr=False)
+    password: str = field(repr=False)
+    last: bool = True
+
+
+@SERVICE_TO_WORKER.frame
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateJudged:
+    """What the program said of the certificate of the CertificateSeen with this number; an empty error accepts it."""
+
+    transfer: int
+    number: int
+    error: str = ""
+    message: str = ""
+
+
+@SERVICE_TO_WORKER.frame
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BecomeEvaluator:
+    """Be no worker but an evaluator of PAC scripts for whoever holds the other end of the socket that travels along.
+
+    The first and last frame that such a process gets: it gives up everything else, and ends with the socket.
+    """
+
+
+@SERVICE_TO_WORKER.frame
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluator:
+    """The answer to EvaluatorWanted: a socket to an evaluator travels along, unless there is an error."""
+
+    transfer: int
+    error: str = ""
+    message: str = ""
 
 
 @SERVICE_TO_WORKER.frame
@@ -466,6 +492,39 @@ class ProxyChosen:
 
 @WORKER_TO_SERVICE.frame
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FileRedirected:
+    """A redirect of the file was followed, or refused, that the job is to remember (H7): this is its remote name."""
+
+    transfer: int
+    index: int
+    remote_name: str
+
+
+@WORKER_TO_SERVICE.frame
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateSeen:
+    """A server has shown this certificate, which is in order; a program is to say whether it will do (4.6)."""
+
+    transfer: int
+    index: int
+    number: int
+    """Counts from 1 in each transfer."""
+    server: str
+    """`host:port`"""
+    chain: tuple[str, ...]
+    """The server's certificate and those that it sent along, each DER in base64."""
+
+
+@WORKER_TO_SERVICE.frame
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluatorWanted:
+    """A PAC script is to be evaluated: by a process that has nothing of the account's."""
+
+    transfer: int
+
+
+@WORKER_TO_SERVICE.frame
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TransferEnded:
     """The run is over: nothing of it is open any more. An empty error means done, or stopped as asked."""
 
@@ -535,5 +594,7 @@ class TicketsObtained:
     message: str = ""
 
 
-CARRIERS: Final = frozenset({FileHandle, FileOpened, AdoptFile, TakeTickets, TicketsObtained})
+CARRIERS: Final = frozenset(
+    {FileHandle, FileOpened, AdoptFile, TakeTickets, TicketsObtained, BecomeEvaluator, Evaluator}
+)
 """Frames with which a descriptor may travel."""

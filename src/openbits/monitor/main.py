@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from openbits import privileges
-from openbits.monitor import lock, places
+from openbits.monitor import keys, lock, places
 from openbits.monitor.accounts import AccountDatabase, IdentityRule, OwnRule, SystemRule
 from openbits.monitor.children import Program
+from openbits.monitor.keys import Key
 from openbits.monitor.log import StartError, say
 from openbits.monitor.places import Mode, Places
 from openbits.monitor.startup import Notifier, take_listener
@@ -67,6 +68,7 @@ def serve(chosen: Places, *, service_command: tuple[str, ...], zygote_command: t
     account, home = _service_account(chosen.mode)
     places.prepare(chosen, account)
     lock_fd = lock.take(chosen, account)
+    key = keys.provide(chosen, os.environ)
     _check_programs_readable()
     rule = _identity_rule(chosen.mode, account)
     _drop_rights(chosen.mode)
@@ -74,11 +76,11 @@ def serve(chosen: Places, *, service_command: tuple[str, ...], zygote_command: t
     is_system = chosen.mode is Mode.SYSTEM
     service = Program(
         name="service",
-        command=(*service_command, *_service_options(chosen, account), *listener),
+        command=(*service_command, *_service_options(chosen, account, key), *listener),
         # Where the bus is that tells who is logged on: a machine, or a test, may have it elsewhere.
         environment=_environment(home, "DBUS_SYSTEM_BUS_ADDRESS"),
         capabilities=_SERVICE_CAPABILITIES if is_system else frozenset(),
-        inherited=(lock_fd,) if listener_fd is None else (lock_fd, listener_fd),
+        inherited=(lock_fd, key.fd) if listener_fd is None else (lock_fd, key.fd, listener_fd),
     )
     zygote = Program(
         name="zygote",
@@ -177,7 +179,7 @@ def _drop_rights(mode: Mode) -> None:
     privileges.forbid_inspection()
 
 
-def _service_options(chosen: Places, account: Identity) -> tuple[str, ...]:
+def _service_options(chosen: Places, account: Identity, key: Key) -> tuple[str, ...]:
     return (
         "--mode",
         chosen.mode.value,
@@ -189,6 +191,10 @@ def _service_options(chosen: Places, account: Identity) -> tuple[str, ...]:
         chosen.state_dir,
         "--runtime-dir",
         chosen.runtime_dir,
+        "--key-fd",
+        str(key.fd),
+        "--key-source",
+        key.source,
     )
 
 

@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 from openbits.core import access
 from openbits.core.credentials import SpeaksAs, implicit_terms, slot_of, slot_to_allow
-from openbits.core.events import AllowImplicit
+from openbits.core.events import ChangeCredentials
 from openbits.core.model import Caller, CredentialSlot, Job, Owner
-from openbits.frames.worker import ImplicitSpec
+from openbits.frames.network import ImplicitSpec
 from openbits.service.calls import Outcome
 from openbits.service.configuration import Credentials
 from openbits.service.ledger import Draft, Ledger
@@ -50,7 +50,7 @@ class CredentialCalls:
         def apply(draft: Draft) -> Outcome:
             job = self._must_own(caller, draft.get(job_id))
             slots = change(job.implicit_credentials)
-            changed = draft.apply(job_id, AllowImplicit(slots=slots))
+            changed = draft.apply(job_id, ChangeCredentials(implicit=slots, explicit=job.explicit_credentials))
             assert changed is not None
             return Outcome(result="S_OK" if slots != job.implicit_credentials else none, job=changed)
 

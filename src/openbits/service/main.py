@@ -28,6 +28,7 @@ from openbits.service.configuration import (
     read_configuration_if_any,
 )
 from openbits.service.runtime import Runtime
+from openbits.service.secrets import KEY_BYTES, Secrets
 from openbits.store.store import StoreError
 from openbits.title import set_title
 
@@ -75,6 +76,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--state-dir", required=True)
     parser.add_argument("--runtime-dir", required=True)
     parser.add_argument("--listen-fd", type=int, default=None)
+    parser.add_argument("--key-fd", type=int, required=True)
+    parser.add_argument("--key-source", required=True)
     return parser.parse_args(arguments)
 
 
@@ -97,6 +100,7 @@ async def _serve(options: argparse.Namespace, channel: Channel) -> int:
         state_directory=options.state_dir,
         monitor=channel,
         give_up=give_up,
+        secrets=Secrets(os.pread(options.key_fd, KEY_BYTES, 0), options.key_source),
         is_system=options.mode == "system",
     )
     server, listener = _server(options, runtime)

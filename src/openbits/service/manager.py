@@ -24,11 +24,12 @@ from openbits.core.events import (
     Event,
     RenameRemote,
     Resume,
+    SetHeaders,
     SetValidation,
     Suspend,
 )
 from openbits.core.model import Caller, File, Job, JobType, Owner, Settings
-from openbits.core.settings import SettingsWindow, change_settings
+from openbits.core.settings import HEADERS, SettingsWindow, change_settings, take_headers
 from openbits.core.why import Gate, gate_of
 from openbits.errors import BitsError
 from openbits.service.calls import CheckResult, NewFile, NewJob, Outcome
@@ -39,6 +40,7 @@ from openbits.service.intake import Intake, Places, places_of
 from openbits.service.ledger import Draft, Ledger
 from openbits.service.records import EventRecord
 from openbits.service.runs import Conductor
+from openbits.service.secrets import Secrets, headers_place
 from openbits.service.uploads import named_reply
 from openbits.store.interface import JobStore
 
@@ -58,6 +60,7 @@ class Parts:
     tokens: HelperTokens
     feed: Feed
     store: JobStore
+    secrets: Secrets
     health: Callable[[Caller], list[CheckResult]]
     background_running: Callable[[], int]
     statistics: Callable[[], dict[str, Any]]
@@ -101,17 +104,23 @@ class Manager:
         if "name" in new.settings:
             raise BitsError("E_INVALIDARG", "the job's name is given beside the settings, not among them")
         window = SettingsWindow(job_type=new.type, has_ranges=any(file.ranges for file in new.files))
-        settings = change_settings(Settings(name=new.name), new.settings, window=window)
+        headers, properties = take_headers(new.settings)
+        settings = change_settings(Settings(name=new.name), properties, window=window)
+        job_id = str(uuid.uuid4())
         job = Job(
-            id=str(uuid.uuid4()),
+            id=job_id,
             type=new.type,
             owner=caller.as_owner(),
             settings=settings,
             created_at=0.0,
             modified_at=0.0,
+            sealed_headers=self._sealed_headers(job_id, headers or ""),
         )
         job = replace(job, files=self._intake.checked_files(caller, job, new.files))
         return replace(job, reply=named_reply(job, new.reply_file_name)) if new.reply_file_name else job
+
+    def _sealed_headers(self, job_id: str, headers: str) -> str:
+        return self._parts.secrets.seal(headers, headers_place(job_id)) if headers else ""
 
     async def _check_generated(self, caller: Caller, account: Owner, job: Job) -> None:
         """Before the job runs: that the reply cannot stand anywhere must not turn out when it comes (J34)."""
@@ -208,19 +217,25 @@ class Manager:
 
     async def change_settings(self, caller: Caller, job_id: str, changes: Mapping[str, Any]) -> Outcome:
         """Set properties, all or none."""
+        headers, properties = take_headers(changes)
 
         def change(draft: Draft) -> Outcome:
             job = self._in_draft(draft, caller, job_id)
-            if "custom_headers" in changes:
-                access.must_own(caller, job.owner, "custom_headers")
+            if headers is not None:
+                access.must_own(caller, job.owner, HEADERS)
             window = SettingsWindow(
                 job_type=job.type,
                 was_resumed=job.was_resumed,
                 has_files=bool(job.files),
                 has_ranges=any(file.ranges for file in job.files),
             )
-            settings = change_settings(job.settings, changes, window=window)
-            return _outcome("S_OK", draft.apply(job_id, ChangeSettings(settings=settings)))
+            settings = change_settings(job.settings, properties, window=window)
+            changed = None
+            if headers is not None:
+                changed = draft.apply(job_id, SetHeaders(sealed=self._sealed_headers(job_id, headers)))
+            if properties or headers is None:
+                changed = draft.apply(job_id, ChangeSettings(settings=settings))
+            return _outcome("S_OK", changed)
 
         return await self._ledger.submit(change)
 
@@ -320,6 +335,12 @@ class Manager:
         """The same for one file."""
         received = self._parts.conductor.received(job.id).get(index, 0)
         return max(received, job.part(index).bytes_transferred)
+
+    def custom_headers(self, caller: Caller, job: Job) -> str | None:
+        """The custom headers in clear (H6): for the owner alone, and for nobody once they are write-only (H11)."""
+        if job.headers_are_write_only or not access.owns(caller, job.owner):
+            return None
+        return self._parts.secrets.open(job.sealed_headers, headers_place(job.id)) if job.sealed_headers else ""
 
     def helper_of(self, job: Job) -> Owner | None:
         """Whose helper token the job has, if it has one (T4)."""

@@ -17,7 +17,7 @@ from openbits.core.accounts import AccountRules, kind_of
 from openbits.core.model import Caller, Job, Owner
 from openbits.core.proxies import AccountProxy, AccountProxyChange, Subject
 from openbits.errors import BitsError
-from openbits.frames.worker import ProxySpec
+from openbits.frames.network import ProxySpec
 from openbits.service.ledger import Draft, Ledger
 
 log = logging.getLogger(__name__)

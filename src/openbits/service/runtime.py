@@ -48,6 +48,7 @@ from openbits.service.ownership import Ownership
 from openbits.service.proxies import AccountProxies
 from openbits.service.records import ProgressReport
 from openbits.service.runs import Conductor
+from openbits.service.secrets import Secrets
 from openbits.service.services import Services
 from openbits.service.tasks import Tasks
 from openbits.service.terms import Terms
@@ -73,6 +74,7 @@ class Runtime:
         state_directory: str,
         monitor: Channel,
         give_up: Callable[[str], None],
+        secrets: Secrets,
         is_system: bool = True,
     ) -> None:
         self.configuration = configuration
@@ -126,7 +128,7 @@ class Runtime:
         implicit = ImplicitCredentials(lambda: self.configuration.credentials, self.tickets)
         self.proxies = AccountProxies(self.ledger, lambda: self.account_rules)
         self.paths = Paths(self.pool)
-        terms = Terms(implicit=implicit, proxies=self.proxies, rules=lambda: self.account_rules)
+        terms = Terms(implicit=implicit, proxies=self.proxies, secrets=secrets, rules=lambda: self.account_rules)
         self.conductor = Conductor(
             pool=self.pool,
             tokens=self.tokens,
@@ -172,6 +174,7 @@ class Runtime:
                 tokens=self.tokens,
                 feed=self.feed,
                 store=self._store,
+                secrets=secrets,
                 health=self.health,
                 background_running=lambda: self.dispatcher.background_running,
                 statistics=self.statistics,

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field, replace
 
 from openbits.core.accounts import AccountRules, kind_of
 from openbits.core.model import Job, Owner
-from openbits.frames.worker import ImplicitSpec, ProxySpec
+from openbits.frames.network import ImplicitSpec, ProxySpec
 from openbits.service.credentials import ImplicitCredentials
 from openbits.service.proxies import AccountProxies
+from openbits.service.secrets import Secrets, headers_place
 from openbits.service.worker import Worker
 
 
@@ -23,6 +24,8 @@ class NetworkTerms:
     """What StartTransfer says about the network."""
 
     proxy: ProxySpec = field(default_factory=ProxySpec)
+    headers: str = field(default="", repr=False)
+    """The job's custom header lines, in clear."""
     implicit: ImplicitSpec = field(default_factory=ImplicitSpec)
 
 
@@ -30,8 +33,14 @@ class Terms:
     """Works out the terms of a run, and gives its worker what it needs for them."""
 
     def __init__(
-        self, *, implicit: ImplicitCredentials, proxies: AccountProxies, rules: Callable[[], AccountRules]
+        self,
+        *,
+        implicit: ImplicitCredentials,
+        proxies: AccountProxies,
+        secrets: Secrets,
+        rules: Callable[[], AccountRules],
     ) -> None:
+        self._secrets = secrets
         self._rules = rules
         self._implicit = implicit
         self._proxies = proxies
@@ -44,4 +53,5 @@ class Terms:
         kind, _ = kind_of(account.identity.uid, account.name, self._rules())
         account = replace(account, kind=kind)
         implicit = await self._implicit.spec(job, account, worker)
-        return NetworkTerms(proxy=self._proxies.spec(job, account), implicit=implicit)
+        headers = self._secrets.open(job.sealed_headers, headers_place(job.id)) if job.sealed_headers else ""
+        return NetworkTerms(proxy=self._proxies.spec(job, account), implicit=implicit, headers=headers)

@@ -6,12 +6,15 @@ is possible at all, and what is too long to be kept is left out.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Final
 
 from openbits.core.events import Failure, FileAnswered
 from openbits.core.model import REPLY_INDEX, UPLOAD_INDEX, File, Job, JobType, Priority, Validator
+from openbits.core.settings import REDIRECT_MASK
 from openbits.errors import ErrorContext
 from openbits.frames.codec import units
+from openbits.frames.network import CertificateSpec, TlsSpec
 from openbits.frames.worker import (
     FileSpec,
     FileStarted,
@@ -36,6 +39,7 @@ def start_of(
 ) -> StartTransfer:
     """What a worker is told of a run before its files."""
     settings = job.settings
+    certificate = job.client_certificate
     headroom = settings.max_download_size
     if headroom is not None:
         headroom = max(0, headroom - job.bytes_transferred)
@@ -53,9 +57,17 @@ def start_of(
         dynamic_content=settings.dynamic_content,
         high_performance=settings.high_performance,
         max_download_bytes=headroom,
-        custom_headers=settings.custom_headers,
+        custom_headers=terms.headers,
         proxy=terms.proxy,
         implicit=terms.implicit,
+        uses_netrc=settings.use_netrc,
+        tls=TlsSpec(
+            security_flags=settings.security_flags & ~REDIRECT_MASK,
+            certificate=None if certificate is None else CertificateSpec(**dataclasses.asdict(certificate)),
+            asks=job.asks_about_certificates,
+        ),
+        redirects=settings.security_flags & REDIRECT_MASK,
+        http_method=settings.http_method,
         takes_handles=takes_handles,
     )
 

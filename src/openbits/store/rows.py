@@ -15,6 +15,7 @@ from typing import Any, Final
 from openbits.core.model import (
     AccountKind,
     ByteRange,
+    ClientCertificate,
     Closing,
     CredentialSlot,
     File,
@@ -26,6 +27,7 @@ from openbits.core.model import (
     JobType,
     Owner,
     Priority,
+    SealedCredential,
     Settings,
     Validator,
 )
@@ -101,6 +103,11 @@ def job_row(seq: int, job: Job) -> Row:
         None if job.reply is None else _json(dataclasses.asdict(job.reply)),
         _blob(job.upload_memory),
         job.cancel_until,
+        _json([(each.slot.target, each.slot.scheme, each.sealed) for each in job.explicit_credentials]),
+        job.sealed_headers,
+        job.headers_are_write_only,
+        None if job.client_certificate is None else _json(dataclasses.asdict(job.client_certificate)),
+        job.asks_about_certificates,
     )
 
 
@@ -120,6 +127,7 @@ def _read_job(row: Row, files: tuple[File, ...], owners: dict[Row, Owner]) -> Jo
         error, error_count, created_at, modified_at, transferred_at, ended_at, was_resumed, run,
         active_s, active_since, retry_at, no_progress_since, closing, result, helper_flags, implicit_credentials,
         reply, upload_memory, cancel_until,
+        explicit_credentials, sealed_headers, headers_are_write_only, client_certificate, asks_about_certificates,
     ) = row  # fmt: skip
     if file_count != len(files):
         raise ValueError(f"has {len(files)} files instead of {file_count}")
@@ -159,6 +167,14 @@ def _read_job(row: Row, files: tuple[File, ...], owners: dict[Row, Owner]) -> Jo
         reply=None if reply is None else _read_reply(reply),
         upload_memory=_text(upload_memory),
         cancel_until=cancel_until,
+        explicit_credentials=tuple(
+            SealedCredential(slot=CredentialSlot(target, scheme), sealed=sealed)
+            for target, scheme, sealed in json.loads(explicit_credentials)
+        ),
+        sealed_headers=sealed_headers,
+        headers_are_write_only=bool(headers_are_write_only),
+        client_certificate=None if client_certificate is None else ClientCertificate(**json.loads(client_certificate)),
+        asks_about_certificates=bool(asks_about_certificates),
     )
 
 
@@ -220,6 +236,7 @@ def _changing(file: File) -> Row:
         file.resumable,
         file.restarts,
         _blob(file.response_headers),
+        file.sealed_userinfo,
     )
 
 
@@ -241,6 +258,7 @@ def _read_file(row: Row) -> File:
     (
         _job, _idx, remote_name, local_name, temporary_name, ranges, checksum, bytes_total, bytes_transferred,
         etag, last_modified, size, transferred, completed, validation, resumable, restarts, response_headers,
+        sealed_userinfo,
     ) = row  # fmt: skip
     validator = _NO_VALIDATOR
     if etag is not None or last_modified is not None or size is not None:
@@ -260,6 +278,7 @@ def _read_file(row: Row) -> File:
         resumable=None if resumable is None else bool(resumable),
         restarts=restarts,
         response_headers=_text(response_headers),
+        sealed_userinfo=sealed_userinfo,
     )
 
 

@@ -59,6 +59,18 @@ class Request:
         return self.proxy is not None and self.url[:6].lower() == "https:"
 
 
+@dataclass(slots=True)
+class Preparing:
+    """Something that has to be found out before a request may go."""
+
+    is_over: bool = False
+    is_cancelled: bool = False
+
+    def cancel(self) -> None:
+        """Nobody wants it any more."""
+        self.is_cancelled = True
+
+
 class Handler(Protocol):
     """Who asked."""
 

@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 from openbits.core import credentials
 from openbits.core.http import Response
 from openbits.core.model import AuthTarget
-from openbits.frames.worker import ImplicitSpec
+from openbits.frames.network import ImplicitSpec
+from openbits.worker.asking import Preparing
 from openbits.worker.gss import NoToken, Trouble
 from openbits.worker.tickets import Tickets
 
@@ -38,17 +39,6 @@ class Answers:
 
 
 NOTHING: Final = Answers()
-
-
-@dataclass(slots=True)
-class Preparing:
-    """Answers that are being made."""
-
-    is_cancelled: bool = False
-
-    def cancel(self) -> None:
-        """Nobody wants them any more."""
-        self.is_cancelled = True
 
 
 @dataclass(slots=True, kw_only=True)
@@ -135,8 +125,9 @@ class Challenges:
         url: str,
         proxy_host: str,
         asked_now: AuthTarget | None,
+        preparing: Preparing,
         done: Callable[[Answers, str], None],
-    ) -> Preparing:
+    ) -> None:
         """Make the answers that a request to `url` is to carry; `asked_now` has just asked.
 
         `done` gets them, and why the one that was asked for now could not be made. What was asked for earlier
@@ -144,7 +135,6 @@ class Challenges:
         """
         if asked_now is not None:
             self._asking.add((asked_now, proxy_host if asked_now is AuthTarget.PROXY else _place(url)))
-        preparing = Preparing()
         work = _Work(
             url=url,
             proxy_host=proxy_host,
@@ -152,7 +142,6 @@ class Challenges:
             asked_now=asked_now,
         )
         self._next(work, preparing, done)
-        return preparing
 
     def _next(self, work: _Work, preparing: Preparing, done: Callable[[Answers, str], None]) -> None:
         if not work.wanted:

@@ -61,8 +61,6 @@ class Client:
         self._request: Request | None = None
         self._is_special = False
         self._handler: Handler | None = None
-        self.proxy_host = ""
-        """The name of the proxy that requests go through; empty without one."""
         self._header_bytes = 0
         self._body_bytes = 0
         self._body: Body | None = None

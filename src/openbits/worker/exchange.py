@@ -12,13 +12,12 @@ from dataclasses import replace
 from typing import Final, Protocol
 
 from openbits.core.http import Response, host_of
-from openbits.core.model import AuthTarget
 from openbits.errors import ErrorContext
 from openbits.frames.worker import StartTransfer
-from openbits.worker.answers import status_failure
-from openbits.worker.asking import Body, Request
-from openbits.worker.challenges import ASKED_BY, NOTHING, Answers, Challenges, Preparing
-from openbits.worker.failure import Failure, TransferError, shown
+from openbits.worker.asking import Body, Preparing, Request
+from openbits.worker.challenges import ASKED_BY
+from openbits.worker.departure import Departure, Departures
+from openbits.worker.failure import Failure, shown
 from openbits.worker.fetch import Lane
 from openbits.worker.loop import Loop
 from openbits.worker.proxies import Proxies
@@ -35,8 +34,8 @@ class Surroundings(Protocol):
     """The transfer, as far as it matters here."""
 
     settings: StartTransfer
-    challenges: Challenges
     proxies: Proxies
+    departures: Departures
 
 
 class Exchange:
@@ -66,7 +65,7 @@ class Exchange:
         self._request: Request | None = None
         self._pieces: Pieces | None = None
         self._preparing: Preparing | None = None
-        self._answers = NOTHING
+        self._departure: Departure | None = None
         self._follow_up: Callable[[], None] | None = None
         self._response: Response | None = None
         self._answer_patience_s = 0.0
@@ -104,29 +103,27 @@ class Exchange:
         self._begin(Request(url=url, headers=headers, method=method, outgoing=pieces, fresh=fresh))
 
     def _begin(self, request: Request) -> None:
-        try:
-            # Anew for each request: a proxy may have failed.
-            proxy = self._run.proxies.choose(request.url)
-        except TransferError as error:
-            self._on_failed(error.failure)
-            return
-        self._lane.client.proxy_host = "" if proxy is None else proxy.host.strip("[]")
-        self._request = replace(request, proxy=proxy)
-        if self._run.challenges.is_asked(self._meant_for, request.url, self._lane.client.proxy_host):
-            self._prove(self._request, None)
-        else:
-            self._answers = NOTHING
-            self._start(self._request)
-
-    def _start(self, request: Request) -> None:
         self._request = request
+        self._wait_for(self._run.departures.ready(request, meant_for=self._meant_for, done=self._depart))
+
+    def _wait_for(self, preparing: Preparing) -> None:
+        if not preparing.is_over:
+            self._preparing = preparing
+
+    def _depart(self, outcome: Departure | Failure) -> None:
+        self._preparing = None
+        if isinstance(outcome, Failure):
+            self._fail(outcome)
+            return
+        self._departure = outcome
+        self._request = outcome.request
         self._response = self._follow_up = None
         self._answer_due_at = None
         self._acknowledged_bytes = 0
         self._base_bytes = None
         self._look_at = 0.0
         self._lane.watchdog.touch()
-        self._lane.client.send(request, self)
+        self._lane.client.send(outcome.request, self)
 
     def abort(self) -> None:
         """Drop the request, if there is one; nothing more is heard of it."""
@@ -145,57 +142,23 @@ class Exchange:
 
     # --- challenges --------------------------------------------------------------------------
 
-    def _prove(self, request: Request, response: Response | None) -> None:
-        """Send a request with what proves who asks; `response` is the challenge to it, if there was one."""
-        self._lane.watchdog.touch()
+    def _challenged(self, response: Response) -> Callable[[], None]:
+        departure, meant_for = self._departure, self._meant_for
+        assert departure is not None
+        refusal = self._run.departures.refusal(departure, response, meant_for=meant_for)
+        if refusal is not None:
+            return lambda: self._fail(refusal)
 
-        def done(answers: Answers, reason: str) -> None:
-            self._preparing = None
-            if reason:
-                assert response is not None
-                self._refuse(response, reason)
-                return
-            self._answers = answers
-            self._start(
-                replace(
-                    request,
-                    headers=request.headers + answers.server,
-                    proxy_headers=request.proxy_headers + answers.proxy,
-                )
-            )
+        def answer() -> None:
+            self._lane.watchdog.touch()
+            self._wait_for(self._run.departures.again(departure, response, meant_for=meant_for, done=self._depart))
 
-        self._preparing = self._run.challenges.prepare(
-            first_url=self._meant_for,
-            url=request.url,
-            proxy_host=self._lane.client.proxy_host,
-            asked_now=None if response is None else ASKED_BY[response.status],
-            done=done,
-        )
+        return answer
 
-    def _challenged(self, response: Response, target: AuthTarget) -> Callable[[], None]:
-        request = self._request
-        assert request is not None
-        reason = self._run.challenges.reason_against(
-            response,
-            target,
-            first_url=self._meant_for,
-            url=request.url,
-            proxy_host=self._lane.client.proxy_host,
-            sent=self._answers,
-        )
-        if reason:
-            return lambda: self._refuse(response, reason)
-        used = self._answers.server
-        bare = replace(request, headers=tuple(line for line in request.headers if line not in used), proxy_headers=())
-        return lambda: self._prove(bare, response)
-
-    def _refuse(self, response: Response, reason: str) -> None:
-        request = self._request
-        assert request is not None
+    def _fail(self, failure: Failure) -> None:
         self._lane.watchdog.rest()
         self._stop_reading()
-        failure = status_failure(response, request.url, reason, proxy=request.proxy)
-        self._on_failed(self._run.proxies.named(failure, request))
+        self._on_failed(self._run.proxies.named(failure, self._request))
 
     # --- the client's handler ----------------------------------------------------------------
 
@@ -203,7 +166,7 @@ class Exchange:
         """See `asking.Handler`: of an answer only the header block is of use."""
         self._lane.watchdog.touch()
         if response.status in ASKED_BY:
-            self._follow_up = self._challenged(response, ASKED_BY[response.status])
+            self._follow_up = self._challenged(response)
         self._response = response
         return Body.DISCARD
 
@@ -222,8 +185,7 @@ class Exchange:
         self.is_body_sent = self._pieces is None or self._lane.client.handed_bytes >= self._pieces.length
         self._answered_at = self._loop.now
         if failure is not None and not failure.is_break:
-            self._stop_reading()
-            self._on_failed(self._run.proxies.named(failure, self._request))
+            self._fail(failure)
         elif response is None:
             assert failure is not None
             self._lost(failure)
@@ -238,20 +200,20 @@ class Exchange:
         assert request is not None
         if self._was_idle and self._lane.client.was_reused and not request.fresh:
             # The server had closed the kept connection: nothing is wrong with the upload.
-            self._begin(replace(request, fresh=True, headers=self._bare(request), proxy_headers=()))
+            self._begin(replace(self._bare(), fresh=True))
             return
         if (
             failure.may_try_next_proxy
             and request.proxy is not None
             and self._run.proxies.has_other(request.url, request.proxy)
         ):
-            self._begin(replace(request, headers=self._bare(request), proxy_headers=()))
+            self._begin(self._bare())
             return
         self._give_up(failure)
 
-    def _bare(self, request: Request) -> tuple[str, ...]:
-        """The headers without the proof: it is of use once."""
-        return tuple(line for line in request.headers if line not in self._answers.server)
+    def _bare(self) -> Request:
+        assert self._departure is not None
+        return self._departure.bare
 
     def _give_up(self, failure: Failure) -> None:
         was_reached = self._lane.client.was_connected

@@ -11,19 +11,18 @@ import enum
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Protocol
 
 from openbits.core.http import REDIRECT_LIMIT, RedirectRefused, Response, redirect_target
-from openbits.core.model import AuthTarget
 from openbits.core.names import request_url
 from openbits.core.retry import GiveUp, Patience
 from openbits.frames.worker import FileSpec, FileStarted, StartTransfer
 from openbits.worker.answers import refused_redirect, stalled, status_failure, too_large, too_many_redirects
-from openbits.worker.asking import Body, Request
-from openbits.worker.challenges import ASKED_BY, NOTHING, Answers, Challenges, Preparing
+from openbits.worker.asking import Body, Preparing, Request
+from openbits.worker.challenges import ASKED_BY, Challenges
 from openbits.worker.checksum import Checksum
 from openbits.worker.client import Client
+from openbits.worker.departure import Departure, Departures
 from openbits.worker.failure import Failure, TransferError, local_failure
 from openbits.worker.files import Directories
 from openbits.worker.finishing import Finishing
@@ -60,6 +59,7 @@ class Run(Protocol):
     header_lines: tuple[str, ...]
     challenges: Challenges
     proxies: Proxies
+    departures: Departures
     has_progressed: bool
     meant_for: str
     """For which address the job may prove who it is, where that is not the file's own: a reply's is the server's
@@ -134,10 +134,6 @@ class Lane:
         self.client.close()
 
 
-def _without(lines: tuple[str, ...], answers: Answers) -> tuple[str, ...]:
-    return tuple(line for line in lines if line not in answers.server)
-
-
 class HttpFetch(ABC):
     """The part that all HTTP fetches have in common; it is the engine's handler."""
 
@@ -155,8 +151,8 @@ class HttpFetch(ABC):
         self._follow_up: Callable[[], None] | None = None
         self._request: Request | None = None
         self._preparing: Preparing | None = None
-        self._answers = NOTHING
-        """What the last request proved of the account."""
+        self._departure: Departure | None = None
+        """How the last request went."""
         self._attempt_bytes = 0
         self._furthest = 0
         # Most files never see a break: their patience is made when they do.
@@ -240,64 +236,34 @@ class HttpFetch(ABC):
         self._lane.on_stall = self._on_stall
         self._lane.watchdog.touch()
         lines = lines_for(self.run.header_lines, self._meant_for, self._url)
-        try:
-            # Anew for each request: a redirect may have led elsewhere, and a proxy may have failed.
-            proxy = self.run.proxies.choose(self._url)
-        except TransferError as error:
-            self.fail(error.failure)
+        self._request = Request(url=self._url, headers=lines + self.ask(), head=head, fresh=fresh)
+        self._wait_for(self.run.departures.ready(self._request, meant_for=self._meant_for, done=self._depart))
+
+    def _wait_for(self, preparing: Preparing) -> None:
+        if not preparing.is_over:
+            self._preparing = preparing
+
+    def _depart(self, outcome: Departure | Failure) -> None:
+        self._preparing = None
+        if isinstance(outcome, Failure):
+            self._lane.watchdog.rest()
+            self.fail(outcome)
             return
-        self._lane.client.proxy_host = "" if proxy is None else proxy.host.strip("[]")
-        self._request = Request(url=self._url, headers=lines + self.ask(), head=head, fresh=fresh, proxy=proxy)
-        if self.run.challenges.is_asked(self._meant_for, self._url, self._lane.client.proxy_host):
-            self._prove(self._request, None)
-        else:
-            self._answers = NOTHING
-            self._lane.client.send(self._request, self)
-
-    def _prove(self, request: Request, response: Response | None) -> None:
-        """Send a request with what proves who asks; `response` is the challenge to it, if there was one."""
+        self._departure = outcome
+        self._request = outcome.request
         self._lane.watchdog.touch()
+        self._lane.client.send(outcome.request, self)
 
-        def done(answers: Answers, reason: str) -> None:
-            self._preparing = None
-            if reason:
-                assert response is not None
-                self._lane.watchdog.rest()
-                self.fail(self._status_failure(response, reason))
-                return
-            self._answers = answers
-            self._request = replace(
-                request, headers=request.headers + answers.server, proxy_headers=request.proxy_headers + answers.proxy
-            )
-            self._lane.watchdog.touch()
-            self._lane.client.send(self._request, self)
-
-        self._preparing = self.run.challenges.prepare(
-            first_url=self._meant_for,
-            url=self._url,
-            proxy_host=self._lane.client.proxy_host,
-            asked_now=None if response is None else ASKED_BY[response.status],
-            done=done,
-        )
-
-    def _challenged(self, response: Response, target: AuthTarget) -> Body:
-        reason = self.run.challenges.reason_against(
-            response,
-            target,
-            first_url=self._meant_for,
-            url=self._url,
-            proxy_host=self._lane.client.proxy_host,
-            sent=self._answers,
-        )
-        if reason:
-            return self.follow_up(lambda: self.fail(self._status_failure(response, reason)))
-        request = self._request
-        assert request is not None
+    def _challenged(self, response: Response) -> Body:
+        departure, meant_for = self._departure, self._meant_for
+        assert departure is not None
+        refusal = self.run.departures.refusal(departure, response, meant_for=meant_for)
+        if refusal is not None:
+            return self.follow_up(lambda: self.fail(refusal))
 
         def answer() -> None:
-            # The proof that the proxy took is not of use again, but that it wants one is known by now.
-            bare = replace(request, headers=_without(request.headers, self._answers), proxy_headers=())
-            self._prove(bare, response)
+            self._lane.watchdog.touch()
+            self._wait_for(self.run.departures.again(departure, response, meant_for=meant_for, done=self._depart))
 
         return self.follow_up(answer)
 
@@ -322,7 +288,7 @@ class HttpFetch(ABC):
         if response.is_redirect:
             return self.follow_up(lambda: self._redirect(response))
         if response.status in ASKED_BY:
-            return self._challenged(response, ASKED_BY[response.status])
+            return self._challenged(response)
         return self.judge(response)
 
     def on_end(self, failure: Failure | None) -> None:

@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Final
 
 from openbits.frames.channel import Channel, ChannelClosed
+from openbits.frames.network import ImplicitSpec
 from openbits.frames.worker import (
     CARRIERS,
     SERVICE_TO_WORKER,
@@ -27,7 +28,6 @@ from openbits.frames.worker import (
     FileHandle,
     FileOpened,
     FileResult,
-    ImplicitSpec,
     ObtainTickets,
     OpenFile,
     OpenForReading,

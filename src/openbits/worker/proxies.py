@@ -14,7 +14,7 @@ from typing import Final, Protocol
 from openbits.core.http import Verdict, classify_status
 from openbits.core.proxylist import InvalidProxyInfo, Proxy, ProxyTable, parse_table
 from openbits.errors import ErrorContext, error_code, http_error_name
-from openbits.frames.worker import ProxySpec
+from openbits.frames.network import ProxySpec
 from openbits.worker.desktop import read_desktop
 from openbits.worker.failure import Failure, TransferError
 from openbits.worker.transport import TLS_ERRORS, reason_of

@@ -32,6 +32,7 @@ from openbits.frames.worker import (
 )
 from openbits.worker.challenges import Challenges
 from openbits.worker.client import Client
+from openbits.worker.departure import Departures
 from openbits.worker.download import Download
 from openbits.worker.engine import Engine
 from openbits.worker.failure import Failure
@@ -82,6 +83,7 @@ class Transfer:
         self.directories = Directories()
         self.header_lines = download_lines(settings.custom_headers)
         self.challenges = Challenges(settings.implicit, tools.tickets, self.header_lines)
+        self.departures = Departures(lambda: self.proxies, self.challenges)
         self.has_progressed = False
         self.meant_for = ""
         self.allowance = settings.max_download_bytes

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from openbits.core.events import (
-    AllowImplicit,
+    ChangeCredentials,
     ChangeOwner,
     DeadlineReached,
     HelperTokenChanged,
@@ -20,7 +20,17 @@ from openbits.core.events import (
     StopRun,
 )
 from openbits.core.lifecycle import LOG_OFF_PATIENCE_S, apply
-from openbits.core.model import AccountKind, Closing, CredentialSlot, HelperFlag, Job, JobState, Owner
+from openbits.core.model import (
+    AccountKind,
+    ClientCertificate,
+    Closing,
+    CredentialSlot,
+    HelperFlag,
+    Job,
+    JobState,
+    Owner,
+    SealedCredential,
+)
 from openbits.core.ownership import allows_implicit, integrity_level
 from openbits.core.why import gate_of
 from openbits.errors import BitsError
@@ -94,16 +104,30 @@ def taken(job: Job, owner: Owner = BOB) -> tuple[Job, tuple[object, ...]]:
 
 def test_i8_a_new_owner_finds_nothing_that_was_the_former_owners_own() -> None:
     job = in_state(JobState.SUSPENDED, implicit_credentials=NETWORK_SERVER, helper_flags=HelperFlag.NETWORK)
-    job = replace(job, settings=replace(job.settings, custom_headers="Authorization: secret\r\n", description="kept"))
+    secret = SealedCredential(slot=CredentialSlot("server", "basic"), sealed="v1:x")
+    certificate = ClientCertificate(location="current_user", store="MY", sha1="0" * 40)
+    job = replace(
+        job,
+        settings=replace(job.settings, description="kept", use_netrc=True),
+        explicit_credentials=(secret,),
+        sealed_headers="v1:y",
+        headers_are_write_only=True,
+        client_certificate=certificate,
+        files=tuple(replace(file, sealed_userinfo="v1:z") for file in job.files),
+    )
     after, effects = taken(job)
     assert after.owner == BOB
-    assert after.settings.custom_headers == ""
+    assert (after.sealed_headers, after.headers_are_write_only, after.explicit_credentials) == ("", False, ())
+    assert after.client_certificate is None
+    assert not after.settings.use_netrc
+    assert after.files
+    assert all(not file.sealed_userinfo for file in after.files)
     assert after.implicit_credentials == frozenset()
     assert after.helper_flags == HelperFlag.NONE
     assert after.settings.description == "kept"
     assert after.state is JobState.SUSPENDED
     assert (after.files[0].temporary_name, after.files[0].bytes_transferred) == ("/srv/.BITnew.tmp", 5)
-    assert after.files[1] == job.files[1]
+    assert after.files[1] == replace(job.files[1], sealed_userinfo="")
     assert after.modified_at == NOW + 9
     assert effects == ()
 
@@ -121,11 +145,12 @@ def test_i8_late_reports_of_the_former_owners_run_mean_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "event", [ChangeOwner(owner=BOB), SetHelperFlags(flags=HelperFlag.NETWORK), AllowImplicit(slots=NETWORK_SERVER)]
+    "event",
+    [ChangeOwner(owner=BOB), SetHelperFlags(flags=HelperFlag.NETWORK), ChangeCredentials(implicit=NETWORK_SERVER)],
 )
 @pytest.mark.parametrize("state", FINAL)
 def test_i8_t3_j35_what_has_ended_does_not_change(
-    event: ChangeOwner | SetHelperFlags | AllowImplicit, state: JobState
+    event: ChangeOwner | SetHelperFlags | ChangeCredentials, state: JobState
 ) -> None:
     with pytest.raises(BitsError) as caught:
         apply(in_state(state), event, at(1))
@@ -217,7 +242,7 @@ def test_i10_allowed_for_the_proxy_means_allowed_for_the_server(
 
 def test_j35_allowing_begins_the_run_again() -> None:
     job = in_state(JobState.TRANSFERRING)
-    step = apply(job, AllowImplicit(slots=NETWORK_SERVER), at(1))
+    step = apply(job, ChangeCredentials(implicit=NETWORK_SERVER), at(1))
     assert step is not None
     assert step.job.implicit_credentials == NETWORK_SERVER
     assert StartRun(job_id=job.id, run=4) in step.effects

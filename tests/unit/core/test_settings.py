@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from openbits.core.model import JobType, Priority, Settings
-from openbits.core.settings import PROPERTY_NAMES, SettingsWindow, change_settings
+from openbits.core.settings import HEADERS, PROPERTY_NAMES, SettingsWindow, change_settings, take_headers
 from openbits.errors import BitsError
 
 FRESH = SettingsWindow()
@@ -25,7 +25,7 @@ def refusal(window: SettingsWindow = FRESH, **changes: Any) -> str:
 
 
 def test_every_field_of_the_settings_is_a_property() -> None:
-    assert set(PROPERTY_NAMES) == {field.name for field in dataclasses.fields(Settings)}
+    assert set(PROPERTY_NAMES) - {HEADERS} == {field.name for field in dataclasses.fields(Settings)}
 
 
 def test_everything_can_be_set_before_anything_has_happened() -> None:
@@ -46,12 +46,15 @@ def test_everything_can_be_set_before_anything_has_happened() -> None:
         "file_concurrency": 64,
         "stall_timeout": 1,
         "umask": 0o077,
-        "custom_headers": "A: 1\r\n",
         "proxy_usage": "override",
         "proxy_list": "proxy:3128",
         "proxy_bypass_list": "<local>",
+        "security_flags": 0x0F1F & ~0x0700,
+        "http_method": "",
+        "use_netrc": True,
+        "use_stored_credentials": "proxy",
     }
-    assert {*changes, "upload_protocol"} == set(PROPERTY_NAMES)
+    assert {*changes, "upload_protocol", "custom_headers"} == set(PROPERTY_NAMES)
     assert change(**changes) == Settings(**changes)
 
 
@@ -96,12 +99,16 @@ def test_the_retry_delay_is_raised_to_its_floor() -> None:
 def test_lengths_of_texts() -> None:
     assert refusal(name="n" * 257) == "BG_E_STRING_TOO_LONG"
     assert refusal(description="d" * 1025) == "BG_E_STRING_TOO_LONG"
-    assert refusal(custom_headers="A: " + "x" * 16_384) == "BG_E_STRING_TOO_LONG"
 
 
 def test_headers_are_kept_as_lines_and_cleared_by_null() -> None:
-    assert change(custom_headers="A:1").custom_headers == "A: 1\r\n"
-    assert change(custom_headers=None).custom_headers == ""
+    assert take_headers({"custom_headers": "A:1", "umask": 0}) == ("A: 1\r\n", {"umask": 0})
+    assert take_headers({"custom_headers": None}) == ("", {})
+    assert take_headers({"umask": 0}) == (None, {"umask": 0})
+    for wrong, error in (("A: " + "x" * 16_384, "BG_E_STRING_TOO_LONG"), (5, "E_INVALIDARG")):
+        with pytest.raises(BitsError) as refused:
+            take_headers({"custom_headers": wrong})
+        assert refused.value.name == error
 
 
 @pytest.mark.parametrize(
@@ -135,8 +142,6 @@ def test_headers_are_kept_as_lines_and_cleared_by_null() -> None:
         ("stall_timeout", 86_401),
         ("umask", 0o1000),
         ("umask", -1),
-        ("custom_headers", 5),
-        ("custom_headers", "Host: x"),
     ],
 )
 def test_values_that_are_invalid(name: str, value: Any) -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from openbits.core.model import CredentialSlot, Identity, JobState
 from openbits.errors import BitsError
-from openbits.frames.worker import ImplicitSpec, StartTransfer
+from openbits.frames.network import ImplicitSpec
+from openbits.frames.worker import StartTransfer
 from openbits.service.configuration import Configuration, Credentials
 from support import virtual
 from support.service import ALICE, ROOT, Service, running

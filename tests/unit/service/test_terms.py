@@ -7,9 +7,10 @@ from typing import Any, cast
 
 from openbits.core.accounts import AccountRules
 from openbits.core.model import AccountKind, Identity, Job, Owner
-from openbits.frames.worker import ImplicitSpec, ProxySpec
+from openbits.frames.network import ImplicitSpec, ProxySpec
 from openbits.service.credentials import ImplicitCredentials
 from openbits.service.proxies import AccountProxies
+from openbits.service.secrets import Secrets
 from openbits.service.terms import Terms
 from openbits.service.worker import Worker
 from support.jobs import a_file, a_job
@@ -39,7 +40,10 @@ def test_an_account_that_may_not_speak_for_the_computer_any_more_does_not_by_its
     implicit, proxies = Asked(), ProxiesAsked()
     rules = AccountRules(network_service=frozenset({"updater"}))
     terms = Terms(
-        implicit=cast("ImplicitCredentials", implicit), proxies=cast("AccountProxies", proxies), rules=lambda: rules
+        implicit=cast("ImplicitCredentials", implicit),
+        proxies=cast("AccountProxies", proxies),
+        secrets=Secrets(bytes(32), "a test"),
+        rules=lambda: rules,
     )
 
     def prepare() -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from openbits.core.http import Response
 from openbits.core.model import AuthTarget
-from openbits.frames.worker import ImplicitSpec
+from openbits.frames.network import ImplicitSpec
+from openbits.worker.asking import Preparing
 from openbits.worker.challenges import NOTHING, Answers, Challenges
 from openbits.worker.gss import NoToken, Trouble
 
@@ -83,6 +84,26 @@ def test_407_without_a_proxy_gets_no_answer() -> None:
     assert found.reason_against(PROXY_ASKS, AuthTarget.PROXY, proxy_host="proxy.test", **more) == ""
 
 
+def prepare(
+    found: Challenges,
+    got: list[tuple[Answers, str]],
+    asked_now: AuthTarget | None,
+    *,
+    first_url: str = URL,
+    proxy_host: str = "",
+) -> Preparing:
+    preparing = Preparing()
+    found.prepare(
+        first_url=first_url,
+        url=URL,
+        proxy_host=proxy_host,
+        asked_now=asked_now,
+        preparing=preparing,
+        done=lambda *answer: got.append(answer),
+    )
+    return preparing
+
+
 def test_i9_nothing_is_proved_before_somebody_asks() -> None:
     found, tickets = challenges(ALICE)
     assert not found.is_asked(URL, URL, "")
@@ -92,7 +113,14 @@ def test_i9_nothing_is_proved_before_somebody_asks() -> None:
 def test_i9_who_has_asked_is_answered_from_then_on_and_nobody_else() -> None:
     found, tickets = challenges(ALICE)
     got: list[tuple[Answers, str]] = []
-    found.prepare(first_url=URL, url=URL, proxy_host="", asked_now=AuthTarget.SERVER, done=lambda *a: got.append(a))
+    found.prepare(
+        first_url=URL,
+        url=URL,
+        proxy_host="",
+        asked_now=AuthTarget.SERVER,
+        preparing=Preparing(),
+        done=lambda *a: got.append(a),
+    )
     tickets.give(b"\xff\x01")
     assert got == [(Answers(server=("Authorization: Negotiate /wE=",)), "")]
     assert tickets.wanted == [("a.test", False)]
@@ -105,11 +133,25 @@ def test_i9_a_redirect_from_elsewhere_proves_nothing_to_who_has_asked() -> None:
     """Another server of the job could have the account fetch what it likes."""
     found, tickets = challenges(ALICE)
     got: list[tuple[Answers, str]] = []
-    found.prepare(first_url=URL, url=URL, proxy_host="", asked_now=AuthTarget.SERVER, done=lambda *a: got.append(a))
+    found.prepare(
+        first_url=URL,
+        url=URL,
+        proxy_host="",
+        asked_now=AuthTarget.SERVER,
+        preparing=Preparing(),
+        done=lambda *a: got.append(a),
+    )
     tickets.give()
     elsewhere = "http://evil.test/file"
     assert not found.is_asked(elsewhere, URL, "")
-    found.prepare(first_url=elsewhere, url=URL, proxy_host="", asked_now=None, done=lambda *a: got.append(a))
+    found.prepare(
+        first_url=elsewhere,
+        url=URL,
+        proxy_host="",
+        asked_now=None,
+        preparing=Preparing(),
+        done=lambda *a: got.append(a),
+    )
     assert got[1:] == [(NOTHING, "")]
 
 
@@ -117,7 +159,14 @@ def test_proxy_and_server_get_tokens_of_their_own() -> None:
     found, tickets = challenges(ImplicitSpec(server=True, proxy=True, is_computer=True))
     got: list[tuple[Answers, str]] = []
     for target, tokens in ((AuthTarget.PROXY, [b"p1"]), (AuthTarget.SERVER, [b"p2", b"s1"])):
-        found.prepare(first_url=URL, url=URL, proxy_host="proxy.test", asked_now=target, done=lambda *a: got.append(a))
+        found.prepare(
+            first_url=URL,
+            url=URL,
+            proxy_host="proxy.test",
+            asked_now=target,
+            preparing=Preparing(),
+            done=lambda *a: got.append(a),
+        )
         for token in tokens:
             tickets.give(token)
     answers, why = got[-1]
@@ -144,7 +193,14 @@ def test_proxy_and_server_get_tokens_of_their_own() -> None:
 def test_j37_no_token_for_who_has_just_asked(error: NoToken, words: str) -> None:
     found, tickets = challenges(ALICE)
     got: list[tuple[Answers, str]] = []
-    found.prepare(first_url=URL, url=URL, proxy_host="", asked_now=AuthTarget.SERVER, done=lambda *a: got.append(a))
+    found.prepare(
+        first_url=URL,
+        url=URL,
+        proxy_host="",
+        asked_now=AuthTarget.SERVER,
+        preparing=Preparing(),
+        done=lambda *a: got.append(a),
+    )
     tickets.give(error)
     [(answers, why)] = got
     assert answers == NOTHING
@@ -156,9 +212,18 @@ def test_j37_no_token_for_who_has_just_asked(error: NoToken, words: str) -> None
 def test_no_token_for_who_asked_earlier_leaves_it_out() -> None:
     found, tickets = challenges(ALICE)
     got: list[tuple[Answers, str]] = []
-    found.prepare(first_url=URL, url=URL, proxy_host="", asked_now=AuthTarget.SERVER, done=lambda *a: got.append(a))
+    found.prepare(
+        first_url=URL,
+        url=URL,
+        proxy_host="",
+        asked_now=AuthTarget.SERVER,
+        preparing=Preparing(),
+        done=lambda *a: got.append(a),
+    )
     tickets.give()
-    found.prepare(first_url=URL, url=URL, proxy_host="", asked_now=None, done=lambda *a: got.append(a))
+    found.prepare(
+        first_url=URL, url=URL, proxy_host="", asked_now=None, preparing=Preparing(), done=lambda *a: got.append(a)
+    )
     tickets.give(NoToken(Trouble.EXPIRED, "too late"))
     assert got[-1] == (NOTHING, "")
 
@@ -166,9 +231,7 @@ def test_no_token_for_who_asked_earlier_leaves_it_out() -> None:
 def test_nobody_hears_of_a_token_that_is_no_longer_wanted() -> None:
     found, tickets = challenges(ALICE)
     got: list[tuple[Answers, str]] = []
-    preparing = found.prepare(
-        first_url=URL, url=URL, proxy_host="", asked_now=AuthTarget.SERVER, done=lambda *a: got.append(a)
-    )
+    preparing = prepare(found, got, AuthTarget.SERVER)
     preparing.cancel()
     tickets.give()
     assert got == []

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from openbits.errors import ErrorContext
+from openbits.worker.departure import Departures
 from openbits.worker.exchange import ANSWER_PATIENCE_S, Exchange
 from openbits.worker.failure import Failure
 from openbits.worker.tcpinfo import Outflow
@@ -82,18 +83,19 @@ class World:
         self.failed: list[Failure] = []
         self.sent: list[int] = []
         lane: Any = type("FakeLane", (), {"client": self.client, "watchdog": self.watchdog, "on_stall": None})()
-        proxies = type(
+        proxies: Any = type(
             "FakeProxies",
             (),
             {"choose": lambda _self, _url: None, "named": lambda _self, failure, _request: failure},
         )()
+        challenges: Any = type("FakeChallenges", (), {"is_asked": lambda *_: False})()
         run: Any = type(
             "FakeRun",
             (),
             {
                 "settings": type("FakeSettings", (), {"stall_timeout_s": STALL_S})(),
-                "challenges": type("FakeChallenges", (), {"is_asked": lambda *_: False})(),
                 "proxies": proxies,
+                "departures": Departures(lambda: proxies, challenges),
             },
         )()
         loop: Any = self.loop

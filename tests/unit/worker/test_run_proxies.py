@@ -9,7 +9,7 @@ import pytest
 
 from openbits.core.proxylist import Proxy, parse_table
 from openbits.errors import ErrorContext
-from openbits.frames.worker import ProxySpec
+from openbits.frames.network import ProxySpec
 from openbits.worker.failure import Failure, TransferError
 from openbits.worker.proxies import Attempt, Plan, Proxies, make_plan, map_proxy_error, needs_reading, refused_tunnel
 

@@ -3,8 +3,9 @@ INSERT INTO jobs (
     seq, id, type, state, owner_uid, owner_gid, owner_groups, owner_name, owner_kind, owner_elevated, settings, file_count,
     error, error_count, created_at, modified_at, transferred_at, ended_at, was_resumed, run,
     active_s, active_since, retry_at, no_progress_since, closing, result,
-    helper_flags, implicit_credentials, reply, upload_memory, cancel_until
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    helper_flags, implicit_credentials, reply, upload_memory, cancel_until,
+    explicit_credentials, sealed_headers, headers_are_write_only, client_certificate, asks_about_certificates
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (seq) DO UPDATE SET
     state = excluded.state,
     owner_uid = excluded.owner_uid,
@@ -33,14 +34,20 @@ ON CONFLICT (seq) DO UPDATE SET
     implicit_credentials = excluded.implicit_credentials,
     reply = excluded.reply,
     upload_memory = excluded.upload_memory,
-    cancel_until = excluded.cancel_until;
+    cancel_until = excluded.cancel_until,
+    explicit_credentials = excluded.explicit_credentials,
+    sealed_headers = excluded.sealed_headers,
+    headers_are_write_only = excluded.headers_are_write_only,
+    client_certificate = excluded.client_certificate,
+    asks_about_certificates = excluded.asks_about_certificates;
 
 -- name: load_jobs
 SELECT
     seq, id, type, state, owner_uid, owner_gid, owner_groups, owner_name, owner_kind, owner_elevated, settings, file_count,
     error, error_count, created_at, modified_at, transferred_at, ended_at, was_resumed, run,
     active_s, active_since, retry_at, no_progress_since, closing, result,
-    helper_flags, implicit_credentials, reply, upload_memory, cancel_until
+    helper_flags, implicit_credentials, reply, upload_memory, cancel_until,
+    explicit_credentials, sealed_headers, headers_are_write_only, client_certificate, asks_about_certificates
 FROM jobs ORDER BY seq;
 
 -- name: load_places
@@ -52,8 +59,9 @@ DELETE FROM jobs WHERE seq = ?;
 -- name: insert_file
 INSERT INTO files (
     job, idx, remote_name, local_name, temporary_name, ranges, checksum, bytes_total, bytes_transferred,
-    etag, last_modified, remote_size, transferred, completed, validation, resumable, restarts, response_headers
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+    etag, last_modified, remote_size, transferred, completed, validation, resumable, restarts, response_headers,
+    sealed_userinfo
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: update_file
 -- The local name, the ranges and the checksum of a file never change.
@@ -70,13 +78,15 @@ UPDATE files SET
     validation = ?,
     resumable = ?,
     restarts = ?,
-    response_headers = ?
+    response_headers = ?,
+    sealed_userinfo = ?
 WHERE job = ? AND idx = ?;
 
 -- name: load_files
 SELECT
     job, idx, remote_name, local_name, temporary_name, ranges, checksum, bytes_total, bytes_transferred,
-    etag, last_modified, remote_size, transferred, completed, validation, resumable, restarts, response_headers
+    etag, last_modified, remote_size, transferred, completed, validation, resumable, restarts, response_headers,
+    sealed_userinfo
 FROM files ORDER BY job, idx;
 
 -- name: delete_files
