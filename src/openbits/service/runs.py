@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass, field
 
 from openbits.core.events import (
     Event,
@@ -50,6 +49,7 @@ from openbits.service.configuration import Configuration
 from openbits.service.finishing import finish_files
 from openbits.service.handles import HandOver
 from openbits.service.helpertokens import HelperTokens
+from openbits.service.run import STOP_PATIENCE_S, Finish, Losses, Run
 from openbits.service.stillness import Holds
 from openbits.service.tasks import Tasks
 from openbits.service.terms import NetworkTerms, Terms
@@ -59,63 +59,10 @@ from openbits.service.workers import WorkerPool
 
 log = logging.getLogger(__name__)
 
-STOP_PATIENCE_S = 15.0
-"""How long a worker may take to make durable what it has before it is killed."""
 MAX_PAUSE_S = 8.0
 NOT_CURED_BY_WAITING = frozenset({"BG_E_TOKEN_REQUIRED", "BG_E_INVALID_PROXY_INFO"})
 """Reasons for not starting a run that only a person can remove."""
 LONGEST_WAY = 400
-
-
-@dataclass(slots=True)
-class Run:
-    """One run, from StartRun until nothing of it is left."""
-
-    job_id: str
-    run: int
-    number: int
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
-    worker: Worker | None = None
-    stop_asked: asyncio.Event = field(default_factory=asyncio.Event)
-    unfinished: set[int] = field(default_factory=set)
-    """Files that were handed over and are not reported whole yet."""
-    task: asyncio.Task[None] | None = None
-    patience_s: float = STOP_PATIENCE_S
-    """How long the worker may take to stop."""
-    stop_timer: asyncio.TimerHandle | None = None
-    is_interrupted: bool = False
-    """Whether it was stopped before the job was told: then its end is told to the job."""
-    received: dict[int, int] = field(default_factory=dict)
-    """Bytes that have come in, by file, where that is more than what is written down."""
-    hand_over: HandOver | None = None
-    """What brings the temporary files, where another account's worker opens them."""
-    is_cut_off: bool = False
-    """Whether nothing opens them any more: such a run is broken as one whose worker died."""
-    broken: str = ""
-    """Why the worker is connecting anew, if it is."""
-
-    @property
-    def is_stopping(self) -> bool:
-        """Whether the run was asked to end."""
-        return self.stop_asked.is_set()
-
-
-@dataclass(slots=True)
-class _Finish:
-    """What is being done with the files of a job that is being ended."""
-
-    job_id: str
-    task: asyncio.Task[FilesFinished | None] | None = None
-    is_reported: bool = False
-    """The files have been seen to; a further Complete or Cancel is another end."""
-
-
-@dataclass(slots=True)
-class _Losses:
-    """How a job's workers have been dying: the pause before the next one grows without progress."""
-
-    count: int = 0
-    progress_at: float = 0.0
 
 
 class Conductor:
@@ -145,8 +92,8 @@ class Conductor:
         self._moved = moved
         self._runs: dict[str, Run] = {}
         self._next: dict[str, StartRun] = {}
-        self._losses: dict[str, _Losses] = {}
-        self._finishing: dict[str, _Finish] = {}
+        self._losses: dict[str, Losses] = {}
+        self._finishing: dict[str, Finish] = {}
         self._ways: dict[str, str] = {}
         self._holds = Holds()
         self._is_closing = False
@@ -218,7 +165,7 @@ class Conductor:
         """Rename or delete the job's files as soon as it has no run."""
         going = self._finishing.get(effect.job_id)
         if going is None or going.is_reported:
-            finish = self._finishing[effect.job_id] = _Finish(effect.job_id)
+            finish = self._finishing[effect.job_id] = Finish(effect.job_id)
             finish.task = self._tasks.start(f"finish {effect.job_id}", self._finish(finish))
 
     async def ended(self, job_id: str) -> None:
@@ -454,7 +401,7 @@ class Conductor:
         """The worker died: that is a broken connection, not the job's end."""
         run.worker = None
         now = asyncio.get_running_loop().time()
-        losses = self._losses.setdefault(run.job_id, _Losses(progress_at=now))
+        losses = self._losses.setdefault(run.job_id, Losses(progress_at=now))
         losses.count += 1
         if not run.is_stopping:
             self._post(run.job_id, WorkerLost(run=run.run, idle_s=now - losses.progress_at))
@@ -478,7 +425,7 @@ class Conductor:
 
     # --- the end of a job --------------------------------------------------------------------------
 
-    async def _finish(self, finish: _Finish) -> FilesFinished | None:
+    async def _finish(self, finish: Finish) -> FilesFinished | None:
         job_id = finish.job_id
         try:
             await self.ended(job_id)

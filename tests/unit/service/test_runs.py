@@ -29,7 +29,7 @@ from openbits.frames.worker import (
     WorkerReady,
 )
 from openbits.service.calls import NewFile, NewJob
-from openbits.service.runs import STOP_PATIENCE_S
+from openbits.service.run import STOP_PATIENCE_S
 from support import virtual
 from support.service import ALICE, ROOT, FakeWorker, Service, running
 from support.virtual import EPOCH
