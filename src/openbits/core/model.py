@@ -237,6 +237,9 @@ class File:
     """How often the file began again because the remote file had changed or could not be resumed."""
     response_headers: str = ""
     """The header block of the last HTTP response for the file (inventory F10)."""
+    meant_for: str = ""
+    """The server that the job's secrets are for, where the remote name is the choice of a server (H7), such as
+    https://example.org; empty: the one that the remote name names."""
     sealed_userinfo: str = field(default="", repr=False)
     """User name and password that stood in the remote name, as only `service.secrets` can read them; else empty."""
 

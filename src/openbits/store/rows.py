@@ -237,6 +237,7 @@ def _changing(file: File) -> Row:
         file.restarts,
         _blob(file.response_headers),
         file.sealed_userinfo,
+        file.meant_for,
     )
 
 
@@ -258,7 +259,7 @@ def _read_file(row: Row) -> File:
     (
         _job, _idx, remote_name, local_name, temporary_name, ranges, checksum, bytes_total, bytes_transferred,
         etag, last_modified, size, transferred, completed, validation, resumable, restarts, response_headers,
-        sealed_userinfo,
+        sealed_userinfo, meant_for,
     ) = row  # fmt: skip
     validator = _NO_VALIDATOR
     if etag is not None or last_modified is not None or size is not None:
@@ -279,6 +280,7 @@ def _read_file(row: Row) -> File:
         restarts=restarts,
         response_headers=_text(response_headers),
         sealed_userinfo=sealed_userinfo,
+        meant_for=meant_for,
     )
 
 

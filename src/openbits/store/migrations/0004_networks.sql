@@ -6,6 +6,7 @@ ALTER TABLE jobs ADD COLUMN headers_are_write_only INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE jobs ADD COLUMN client_certificate TEXT;                               -- JSON
 ALTER TABLE jobs ADD COLUMN asks_about_certificates INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE files ADD COLUMN sealed_userinfo TEXT NOT NULL DEFAULT '';
+ALTER TABLE files ADD COLUMN meant_for TEXT NOT NULL DEFAULT '';
 
 -- Headers were readable until now. What is marked so is sealed when the service starts.
 UPDATE jobs SET sealed_headers = 'plain:' || json_extract(settings, '$.custom_headers')

@@ -60,8 +60,8 @@ DELETE FROM jobs WHERE seq = ?;
 INSERT INTO files (
     job, idx, remote_name, local_name, temporary_name, ranges, checksum, bytes_total, bytes_transferred,
     etag, last_modified, remote_size, transferred, completed, validation, resumable, restarts, response_headers,
-    sealed_userinfo
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+    sealed_userinfo, meant_for
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: update_file
 -- The local name, the ranges and the checksum of a file never change.
@@ -79,14 +79,15 @@ UPDATE files SET
     resumable = ?,
     restarts = ?,
     response_headers = ?,
-    sealed_userinfo = ?
+    sealed_userinfo = ?,
+    meant_for = ?
 WHERE job = ? AND idx = ?;
 
 -- name: load_files
 SELECT
     job, idx, remote_name, local_name, temporary_name, ranges, checksum, bytes_total, bytes_transferred,
     etag, last_modified, remote_size, transferred, completed, validation, resumable, restarts, response_headers,
-    sealed_userinfo
+    sealed_userinfo, meant_for
 FROM files ORDER BY job, idx;
 
 -- name: delete_files
