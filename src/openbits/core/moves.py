@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
+from openbits.core import methods
 from openbits.core.environment import Environment, is_blocked_by_network
 from openbits.core.events import (
     Effect,
@@ -41,8 +42,9 @@ def moved(job: Job, trigger: Trigger, env: Environment) -> Job:
 
 def new_run(job: Job, env: Environment) -> Step:
     """Let a worker fetch what is missing, in a run with a number of its own."""
-    job = replace(job, run=job.run + 1, modified_at=env.now)
-    return Step(job=job, effects=(StartRun(job_id=job.id, run=job.run),))
+    again = methods.from_zero(job)
+    job = replace(with_files(job, again), run=job.run + 1, modified_at=env.now)
+    return Step(job=job, effects=(StartRun(job_id=job.id, run=job.run),), changed_files=tuple(again))
 
 
 def enter_queue(job: Job, trigger: Trigger, env: Environment, text: str) -> Step:
@@ -66,6 +68,7 @@ def transferred(job: Job, env: Environment) -> Job:
 
 def failed(job: Job, failure: Failure, env: Environment, *, patience_s: float | None = None) -> Step:
     """Enter ERROR or TRANSIENT_ERROR (S5, S7, S8); `patience_s` is how long a run may take to stop."""
+    failure = methods.judged(job, failure)
     since = job.no_progress_since if job.no_progress_since is not None else env.now
     retry = decide_retry(
         job.settings, failure, now=env.now, no_progress_since=since, disk_full_retry_s=env.disk_full_retry_s

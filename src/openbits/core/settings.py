@@ -1,7 +1,7 @@
 """What an owner may set on a job: one table, a row for each property, and nothing outside it.
 
 A change is all or nothing: either every value is good and allowed now, or nothing is changed and
-the error says which property it was (inventory J14–J20, J53, J60–J64, H5).
+the error says which property it was (inventory J14–J20, J53, J60–J65, H5, H7, H10).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from openbits.core.methods import consequences
 from openbits.core.model import JobType, Priority, Settings
 from openbits.core.names import check_custom_headers, check_description, check_display_name
 from openbits.core.proxies import check_job_change, check_length
@@ -29,9 +30,12 @@ REDIRECT_MASK: Final = 0x0F00
 COST_STATES: Final = 0xC000_00FF
 """J69: eight states, RESERVED and OPTION_IGNORE_CONGESTION."""
 
+CHECK_REVOCATION: Final = 0x0001
 REDIRECT_POLICY: Final = 0x0700
 REDIRECT_POLICIES: Final = (0x0000, 0x0100, 0x0200)
 """Follow silently, follow and report, do not follow."""
+DISALLOW_REDIRECTS: Final = 0x0200
+ALLOW_HTTPS_TO_HTTP: Final = 0x0800
 _METHOD: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{0,64}")
 _BUS_NAME: Final = re.compile(r"[A-Za-z_-][A-Za-z0-9_-]*(?:\.[A-Za-z_-][A-Za-z0-9_-]*)+")
 
@@ -89,6 +93,7 @@ def change_settings(settings: Settings, changes: Mapping[str, Any], *, window: S
             "BG_E_UNSUPPORTED_JOB_CONFIGURATION",
             "only servers of the bits protocol reply: leave upload_protocol at auto",
         )
+    values |= consequences(settings, values, job_type=window.job_type, has_ranges=window.has_ranges)
     values |= check_job_change(settings, values)
     return dataclasses.replace(settings, **values)
 
@@ -211,6 +216,8 @@ def _security_flags(name: str, value: Any) -> int:
         raise BitsError(
             "E_NOTIMPL", f"{name} has bits that do not exist; there are 0x001f, 0x0100 or 0x0200, and 0x0800"
         )
+    if value & DISALLOW_REDIRECTS and value & ALLOW_HTTPS_TO_HTTP:
+        raise BitsError("E_NOTIMPL", f"{name}: 0x0800 says how redirects are followed, and 0x0200 that none is")
     return value
 
 
@@ -296,6 +303,19 @@ _TABLE: Final[dict[str, _Row]] = {
     "use_netrc": _Row(_yes_or_no),
     "use_stored_credentials": _Row(_stored_credentials),
 }
+
+TERMS: Final = frozenset(
+    {
+        "proxy_usage",
+        "proxy_list",
+        "proxy_bypass_list",
+        "security_flags",
+        "http_method",
+        "use_netrc",
+        "use_stored_credentials",
+    }
+)
+"""On what terms a run uses the network: one that is under way must not go on with others than the owner's."""
 
 PROPERTY_NAMES: Final = (*_TABLE, HEADERS)
 """Every property that can be set, in the order in which they are shown."""
