@@ -2,6 +2,8 @@
 
     list    [protocol=][protocol://]server[:port] …     bypass    host, *.domain, address, network or <local> …
 
+The first protocol is that of the URLs, http or https; the second what the proxy speaks: http, https, socks5 or socks4a.
+
 The rule: a list that can be misread is refused, and where proxies are named for a URL's protocol, it never goes
 without one unless the bypass list says so.  Nothing is resolved here: a host is compared as the URL writes it.
 """
@@ -15,7 +17,8 @@ from typing import Final
 from urllib.parse import urlsplit
 
 PROTOCOLS: Final = ("http", "https")
-DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+"""Of URLs that may go through a proxy."""
+DEFAULT_PORTS: Final = {"http": 80, "https": 443, "socks5": 1080, "socks4a": 1080}
 """By the protocol that is spoken to the proxy."""
 
 _HOST: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?\.?")
@@ -36,9 +39,14 @@ class Proxy:
     """One proxy; `host` has brackets around an IPv6 address."""
 
     protocol: str
-    """What is spoken to the proxy: `http` or `https`."""
+    """What is spoken to the proxy: `http`, `https`, `socks5` or `socks4a`; each of them gets names as names."""
     host: str
     port: int
+
+    @property
+    def is_socks(self) -> bool:
+        """Whether it passes bytes on and knows nothing of HTTP."""
+        return self.protocol.startswith("socks")
 
     def __str__(self) -> str:
         return f"{self.protocol}://{self.host}:{self.port}"
@@ -119,22 +127,28 @@ def _parse_proxy(item: str) -> tuple[str, Proxy]:
     url_protocol, equals, server = item.rpartition("=")
     if equals and url_protocol.lower() not in PROTOCOLS:
         raise InvalidProxyInfo(
-            f"{_shown(item)} is for {_shown(url_protocol)}, and there are proxies for http and https"
+            f"{shown_item(item)} is for {shown_item(url_protocol)}, and there are proxies for http and https"
         )
     protocol, mark, place = server.rpartition("://")
     if not mark:
         protocol = "http"
-    if protocol.lower() not in PROTOCOLS:
+    if protocol.lower() not in DEFAULT_PORTS:
+        known = ", ".join(DEFAULT_PORTS)
         raise InvalidProxyInfo(
-            f"{_shown(item)} is a proxy that speaks {_shown(protocol)}: only http and https are known"
+            f"{shown_item(item)} is a proxy that speaks {shown_item(protocol)}: only {known} are known"
         )
+    return url_protocol.lower(), proxy_at(protocol.lower(), place.removesuffix("/"), item)
+
+
+def proxy_at(protocol: str, place: str, item: str) -> Proxy:
+    """Return the proxy at `server[:port]`, which stands in `item`. Raises InvalidProxyInfo."""
     if "@" in place:
         # Not shown: what stands before the sign may be a password.
         raise InvalidProxyInfo("an item carries a user name: credentials for a proxy are set as credentials")
-    host, port = _split_place(place.removesuffix("/"), item)
+    host, port = _split_place(place, item)
     if not (_is_bracketed(host) or _HOST.fullmatch(host)):
-        raise InvalidProxyInfo(f"{_shown(item)} names no server")
-    return url_protocol.lower(), Proxy(protocol.lower(), host.lower(), port or DEFAULT_PORTS[protocol.lower()])
+        raise InvalidProxyInfo(f"{shown_item(item)} names no server")
+    return Proxy(protocol, host.lower(), port or DEFAULT_PORTS[protocol])
 
 
 def _parse_rule(item: str) -> Rule:
@@ -153,8 +167,8 @@ def _parse_rule(item: str) -> Rule:
     if _HOST.fullmatch(text):
         return HostRule(text.removesuffix("."), is_suffix=False, port=port)
     if "*" in text[1:]:
-        raise InvalidProxyInfo(f"{_shown(item)} has a * elsewhere than at its beginning")
-    raise InvalidProxyInfo(f"{_shown(item)} is neither a host nor an address")
+        raise InvalidProxyInfo(f"{shown_item(item)} has a * elsewhere than at its beginning")
+    raise InvalidProxyInfo(f"{shown_item(item)} is neither a host nor an address")
 
 
 def _split_place(place: str, item: str) -> tuple[str, int | None]:
@@ -163,13 +177,13 @@ def _split_place(place: str, item: str) -> tuple[str, int | None]:
         host += bracket
         colon, digits = after[:1], after[1:]
         if colon not in ("", ":"):
-            raise InvalidProxyInfo(f"{_shown(item)} names no server")
+            raise InvalidProxyInfo(f"{shown_item(item)} names no server")
     else:
         host, colon, digits = place.partition(":")
     if not colon:
         return host, None
     if not (digits.isascii() and _PORT.fullmatch(digits) and 1 <= int(digits) <= 65_535):
-        raise InvalidProxyInfo(f"{_shown(item)} has no port from 1 to 65535 after its colon")
+        raise InvalidProxyInfo(f"{shown_item(item)} has no port from 1 to 65535 after its colon")
     return host, int(digits)
 
 
@@ -191,7 +205,8 @@ def _network(text: str) -> _Network | None:
         return None
 
 
-def _shown(text: str) -> str:
+def shown_item(text: str) -> str:
+    """Return an item for a sentence, however odd or long it is."""
     return ascii(text if len(text) <= 60 else text[:59] + "…")
 
 

@@ -30,6 +30,8 @@ def proxies(url: str, listed: str, bypass: str = "") -> list[str]:
         ("[::1]", "http://o/", ["http://[::1]:80"]),
         ("[fe80::1%eth0]", "http://o/", ["http://[fe80::1%eth0]:80"]),
         ("  p:1   q:2  ", "http://o/", ["http://p:1", "http://q:2"]),
+        ("socks5://s p:1 SOCKS4A://t:9", "http://o/", ["socks5://s:1080", "http://p:1", "socks4a://t:9"]),
+        ("https=socks5://s:1 p:2", "https://o/", ["socks5://s:1"]),
     ],
 )
 def test_proxies_are_tried_in_the_order_of_the_list_for_each_protocol(listed: str, url: str, wanted: list[str]) -> None:
@@ -48,7 +50,7 @@ def test_proxies_are_tried_in_the_order_of_the_list_for_each_protocol(listed: st
         "p:1:2",
         "http=",
         "ftp=p:1",
-        "socks5://p:1080",
+        "socks6://p:1080",
         "http://",
         "p:1,q:2",
         "p;q",
