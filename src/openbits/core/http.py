@@ -15,16 +15,19 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote, urlsplit
+
+from openbits.core.names import split_userinfo
 
 HEADER_TEXT_LIMIT: Final = 16 * 1024
 """How much of a header block is passed on and kept (F10)."""
 VALIDATOR_LIMIT: Final = 1024
 """Characters of an entity tag or a date that is worth keeping."""
 REDIRECT_LIMIT: Final = 20
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 RETRY_AFTER_LIMIT_S: Final = 7 * 86_400
 
-_REDIRECTS: Final = frozenset((301, 302, 303, 307, 308))
+_REDIRECTS: Final = frozenset((300, 301, 302, 303, 307, 308))
 _TRANSIENT_4XX: Final = frozenset((408, 409, 429))
 _FATAL_3XX: Final = frozenset((300, 301, 302, 303, 304, 305, 307))
 _FATAL_5XX: Final = frozenset((501, 505))
@@ -44,10 +47,6 @@ _URL_SAFE: Final = "!#$%&'()*+,/:;=?@[]~-._"
 
 class InvalidAnswer(ValueError):
     """The header block contradicts itself or is no HTTP; the text is a clause for a sentence."""
-
-
-class RedirectRefused(ValueError):
-    """The server points to a place that may not be followed; the text says which and why."""
 
 
 class Verdict(enum.Enum):
@@ -266,23 +265,6 @@ def classify_status(status: int) -> Verdict:
     return Verdict.TRANSIENT
 
 
-def redirect_target(url: str, location: str) -> str:
-    """Where a redirect leads.  Raises RedirectRefused for other schemes and for https to http."""
-    try:
-        target = urljoin(url, quote(location.strip().encode("latin-1", "replace"), safe=_URL_SAFE))
-        old, new = urlsplit(url), urlsplit(target)
-        hostname, _ = new.hostname, new.port
-    except ValueError:
-        raise RedirectRefused(f"{location[:200]!r} is no URL") from None
-    if new.scheme not in ("http", "https"):
-        raise RedirectRefused(f"{location[:200]!r} is neither http nor https")
-    if not hostname:
-        raise RedirectRefused(f"{location[:200]!r} names no server")
-    if old.scheme == "https" and new.scheme == "http":
-        raise RedirectRefused(f"{target[:200]!r} would leave https for http")
-    return target
-
-
 def is_same_origin(one: str, other: str) -> bool:
     """Whether two URLs speak to the same server: what is secret for one may be sent to the other."""
     return _origin(one) == _origin(other)
@@ -290,7 +272,7 @@ def is_same_origin(one: str, other: str) -> bool:
 
 def _origin(url: str) -> tuple[str, str, int]:
     parts = urlsplit(url)
-    return parts.scheme, (parts.hostname or "").lower(), parts.port or (443 if parts.scheme == "https" else 80)
+    return parts.scheme, (parts.hostname or "").lower(), parts.port or _DEFAULT_PORTS.get(parts.scheme, 0)
 
 
 def host_of(url: str) -> str:
@@ -304,7 +286,17 @@ def host_of(url: str) -> str:
 
 
 def wire_url(url: str) -> bytes:
-    """The URL as it is sent: what is not ASCII is percent-encoded, everything else is left alone (D6)."""
+    """The URL as libcurl is given it: what is not ASCII is percent-encoded, everything else is left alone (D6).
+
+    A user name in it is left out: libcurl would prove it to whoever answers, unasked.
+    """
+    if "@" in url:
+        url, _ = split_userinfo(url)
     if _PLAIN_URL.match(url):
         return url.encode("ascii")
     return quote(url.encode("utf-8", "surrogateescape"), safe=_URL_SAFE + '"<>\\^`{|}').encode("ascii")
+
+
+def method_after(method: str, status: int) -> str:
+    """By which method a redirect with this status is followed: 303 always means GET, all others change nothing."""
+    return "" if status == 303 else method

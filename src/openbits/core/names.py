@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import ipaddress
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -33,9 +34,17 @@ _URL: Final = re.compile(
 )
 _ILLEGAL_IN_URL: Final = re.compile(r"[^A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]")
 _BAD_PERCENT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_READ_DIFFERENTLY: Final = re.compile("[\u00df\u1e9e\u03c2\u200c\u200d\u115f\u1160\u17b4\u17b5\u3164\uffa0]")
+"""ß, final sigma, joiners and fillers: part of a name to one of the two standards of international names, and replaced
+or left out by the other, so that one and the same text is two hosts."""
+_LEFT_OUT: Final = re.compile("[\u00ad\ufe0e\ufe0f]")
+"""Of no meaning to either standard."""
+_DOTS: Final = re.compile("[.\u3002\uff0e\uff61]")
 _LABEL: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _NUMERIC_LABEL: Final = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
 _SECRET_PART: Final = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*:/{0,2})[^/?#]*@", re.DOTALL)
+_USERINFO: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)([^/?#]*)@", re.DOTALL)
+_CONTROLS: Final = re.compile(rb"[\x00-\x1f\x7f]")
 _NOT_FOR_A_NAME: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _NOT_FOR_A_DESCRIPTION: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _HEADER: Final = re.compile(r"(?P<name>[!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(?P<value>[\t\x20-\x7e]*)")
@@ -94,6 +103,37 @@ def request_url(url: str) -> str:
     userinfo = "" if parts.userinfo is None else f"{parts.userinfo}@"
     port = "" if parts.port is None else f":{parts.port}"
     return f"{parts.scheme}://{userinfo}{parts.host}{port}{parts.path}{parts.rest}"
+
+
+def split_userinfo(url: str) -> tuple[str, str]:
+    """Return a remote name, or the beginning of one, without user name and password, and these as they stood there.
+
+    What comes after is to see the former only.  Never raises.
+    """
+    match = _USERINFO.match(url) if "@" in url else None
+    if match is None:
+        return url, ""
+    return match[1] + url[match.end() :], match[2]
+
+
+def check_server(server: str) -> str:
+    """Check the host and port that stand in a URL, and return them as a request needs them; an empty port is none.
+
+    Raises E_INVALIDARG.
+    """
+    host, port = _split_server(server)
+    host = _ascii_host(host)
+    _check_server(host, port or None)
+    return f"{host}:{port}" if port else host
+
+
+def origin_of(url: str) -> str:
+    """Return the server that an http or https name speaks to, without user name and path: https://example.org.
+
+    Raises E_INVALIDARG.
+    """
+    parts = _split(url)
+    return f"{parts.scheme}://{parts.host.lower()}" + ("" if parts.port is None else f":{parts.port}")
 
 
 def public_url(url: str) -> str:
@@ -192,29 +232,49 @@ def _split_server(server: str) -> tuple[str, str | None]:
     return host, port if colon else None
 
 
+@functools.lru_cache(maxsize=256)
 def _ascii_host(host: str) -> str:
+    """The host as the domain name system knows it.
+
+    Python's codec is IDNA 2003, with the letters that Unicode had then. Where today's rules (IDNA 2008, as browsers
+    read them) would lead to another host, nobody can say which one was meant: it has to be written in ASCII.
+    """
     if host.isascii():
         return host
+    if _READ_DIFFERENTLY.search(host) is not None:
+        raise _invalid("programs read the remote name's host in different ways: write it in ASCII, as xn--…")
     try:
-        # Python's codec is IDNA 2003: enough for what is registered, and in the standard library.
-        return host.encode("idna").decode("ascii")
+        ascii_host = host.encode("idna").decode("ascii")
+        folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", _LEFT_OUT.sub("", host)).casefold())
+        is_same = ".".join(map(_ascii_label, _DOTS.split(folded))) == ascii_host.lower()
     except UnicodeError:
         raise _invalid("the remote name's host is not a valid international domain name") from None
+    if not is_same:
+        raise _invalid("programs read the remote name's host in different ways: write it in ASCII, as xn--…")
+    return ascii_host
+
+
+def _ascii_label(label: str) -> str:
+    return label if label.isascii() else f"xn--{label.encode('punycode').decode('ascii')}"
 
 
 def _check_http_url(parts: _Url) -> None:
-    if not parts.host:
-        raise _invalid("the remote name has no host")
-    if parts.host.startswith("["):
-        _check_ipv6(parts.host[1:-1])
-    else:
-        _check_host(parts.host)
-    if parts.port is not None and not (
-        parts.port.isascii() and parts.port.isdigit() and len(parts.port) <= 5 and 1 <= int(parts.port) <= 65535
-    ):
-        raise _invalid("the remote name's port must be a number from 1 to 65535")
+    _check_server(parts.host, parts.port)
+    if parts.userinfo and _CONTROLS.search(unquote_to_bytes(parts.userinfo)) is not None:
+        raise _invalid("the user name or the password in the remote name has control characters in it")
     if any(len(segment) > SEGMENT_LIMIT for segment in parts.path.split("/")):
         raise _invalid(f"a segment of the remote name's path is longer than {SEGMENT_LIMIT} characters")
+
+
+def _check_server(host: str, port: str | None) -> None:
+    if not host:
+        raise _invalid("the remote name has no host")
+    if host.startswith("["):
+        _check_ipv6(host[1:-1])
+    else:
+        _check_host(host)
+    if port is not None and not (port.isascii() and port.isdigit() and len(port) <= 5 and 1 <= int(port) <= 65535):
+        raise _invalid("the remote name's port must be a number from 1 to 65535")
 
 
 def _check_ipv6(text: str) -> None:

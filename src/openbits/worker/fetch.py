@@ -13,8 +13,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Protocol
 
-from openbits.core.http import REDIRECT_LIMIT, RedirectRefused, Response, redirect_target
+from openbits.core.http import REDIRECT_LIMIT, Response
 from openbits.core.names import request_url
+from openbits.core.redirects import RedirectRefused, redirect_target
 from openbits.core.retry import GiveUp, Patience
 from openbits.frames.worker import FileSpec, FileStarted, StartTransfer
 from openbits.worker.answers import refused_redirect, stalled, status_failure, too_large, too_many_redirects

@@ -11,8 +11,9 @@ import time
 from dataclasses import replace
 from typing import Protocol, assert_never
 
-from openbits.core.http import RedirectRefused, Response, redirect_target
+from openbits.core.http import Response
 from openbits.core.names import request_url
+from openbits.core.redirects import RedirectRefused, redirect_target
 from openbits.core.retry import GiveUp, Patience
 from openbits.errors import ErrorContext
 from openbits.frames.worker import FileSpec, FileStarted, UploadFile, UploadMoved

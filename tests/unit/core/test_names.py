@@ -78,6 +78,17 @@ def test_remote_names_that_are_taken(url: str) -> None:
         ("http://host%00/", "host"),
         ("http://\udcff.org/", "international"),
         ("http://" + "ü" * 80 + ".org/", "international"),
+        # The former standard of international names reads "strasse" here, today's xn--strae-oqa.
+        ("http://straße.example/", "xn--"),
+        ("http://STRAẞE.example/", "xn--"),
+        ("http://βόλος.example/", "xn--"),
+        ("http://नी\u200d.example/", "xn--"),
+        ("http://a\u200cb.example/", "xn--"),
+        ("http://Ꭰ.example/", "xn--"),
+        ("http://ᴬ.example/", "xn--"),
+        ("http://\u3164.example/", "xn--"),
+        ("http://א1a.example/", "international"),
+        ("http://b\u3002\u3002c/", "host"),
         ("http://127.1/", "IPv4"),
         ("http://0x7f000001/", "IPv4"),
         ("http://2130706433/", "IPv4"),
@@ -111,6 +122,41 @@ def test_remote_names_that_are_refused(url: str, about: str) -> None:
     error = refusal(names.check_remote_name, url)
     assert error.name == "E_INVALIDARG"
     assert about in error.message
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("bücher.example", "xn--bcher-kva.example"),
+        ("BÜCHER.Example", "xn--bcher-kva.Example"),
+        ("bu\u0308cher.example", "xn--bcher-kva.example"),
+        ("例え.テスト", "xn--r8jz45g.xn--zckzah"),
+        ("例え。テスト", "xn--r8jz45g.xn--zckzah"),
+        ("пример.испытание.", "xn--e1afmkfd.xn--80akhbyknj4f."),
+        ("مثال.إختبار", "xn--mgbh0fb.xn--kgbechtv"),
+        ("💩.example", "xn--ls8h.example"),
+        ("❤\ufe0f.example", "xn--qei.example"),
+        ("１２７.0.0.1", "127.0.0.1"),
+        ("xn--strae-oqa.example", "xn--strae-oqa.example"),
+    ],
+)
+def test_international_hosts_as_they_are_asked_for(host: str, expected: str) -> None:
+    """D6: both standards lead to the same host, or the name is refused."""
+    url = f"https://{host}:8443/liste"
+    names.check_remote_name(url)
+    assert names.request_url(url) == f"https://{expected}:8443/liste"
+    assert names.origin_of(url) == f"https://{expected.lower()}:8443"
+
+
+@pytest.mark.parametrize("server", ["host", "host:80", "a.b.:1", "127.0.0.1", "[::1]", "[fe80::1%25eth0]:80"])
+def test_servers_that_a_url_may_name(server: str) -> None:
+    assert names.check_server(server) == server
+    assert names.check_server(server.partition("]")[0] + "]:" if "[" in server else server.partition(":")[0] + ":")
+
+
+@pytest.mark.parametrize("server", ["", ":80", "host:0", "host:65536", "host:x", "a b", "user@host", "[::1", "[::1]x"])
+def test_servers_that_no_url_may_name(server: str) -> None:
+    assert refusal(names.check_server, server).name == "E_INVALIDARG"
 
 
 def test_a_remote_name_of_2200_characters_is_the_longest() -> None:
