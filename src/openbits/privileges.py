@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import enum
 import os
+import resource
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple, NoReturn
@@ -146,8 +147,12 @@ def adopt_orphans() -> None:
 
 
 def forbid_inspection() -> None:
-    """Keep other processes of the same account from tracing this one, and its memory out of core dumps."""
+    """Keep other processes of the same account from tracing this one, and its memory out of core dumps.
+
+    The limit is for whatever it starts: what is executed becomes dumpable again, until it has said the same.
+    """
     prctl(_PR_SET_DUMPABLE, 0)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def become(uid: int, gid: int, groups: Iterable[int]) -> None:

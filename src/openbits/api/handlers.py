@@ -107,7 +107,8 @@ class Handlers(TokenHandlers, OwnershipHandlers, ProxyHandlers, CredentialHandle
         """GET /v1/jobs/{job_id}."""
         caller = request[CALLER]
         job = self._manager.get_job(caller, requests.job_id(request))
-        return answer(render.job_detail(self._manager, job, caller))
+        headers = self._services.headers.shown(caller, job)
+        return answer(render.job_detail(self._manager, job, caller, headers))
 
     async def change_settings(self, request: web.Request) -> web.StreamResponse:
         """PATCH /v1/jobs/{job_id}."""

@@ -133,8 +133,8 @@ def _owner_out(owner: Owner) -> wire.OwnerOut:
     return wire.OwnerOut(uid=owner.identity.uid, name=owner.name, kind=owner.kind.value)
 
 
-def job_detail(manager: Manager, job: Job, caller: Caller) -> wire.JobDetail:
-    """Render a job with its properties; custom headers are for the owner's eyes only (A2)."""
+def job_detail(manager: Manager, job: Job, caller: Caller, headers: str | None) -> wire.JobDetail:
+    """Render a job with its properties; custom headers are for the owner's eyes only (A2), if for anybody's."""
     credentials = None
     if access.owns(caller, job.owner):
         credentials = [
@@ -163,7 +163,7 @@ def job_detail(manager: Manager, job: Job, caller: Caller) -> wire.JobDetail:
         file_concurrency=settings.file_concurrency,
         stall_timeout=settings.stall_timeout,
         umask=settings.umask,
-        custom_headers=manager.custom_headers(caller, job),
+        custom_headers=headers,
         proxy_usage=settings.proxy_usage,
         proxy_list=settings.proxy_list or None,
         proxy_bypass_list=settings.proxy_bypass_list or None,

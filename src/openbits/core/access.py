@@ -52,6 +52,21 @@ def must_own(caller: Caller, owner: Owner, what: str) -> None:
     may_change(caller, owner)
 
 
+def may_steer(caller: Caller, job: Job) -> None:
+    """Where a job goes, and whom it believes, only the owner says once the job carries what he entrusted to it.
+
+    An administrator could else have the owner's password sent to a server of his own choice.
+    """
+    may_change(caller, job.owner)
+    is_entrusted = job.explicit_credentials or job.sealed_headers or job.settings.use_netrc
+    if not owns(caller, job.owner) and (is_entrusted or any(file.sealed_userinfo for file in job.files)):
+        raise BitsError(
+            "E_ACCESSDENIED",
+            "the job carries passwords or header lines of its owner's: only the owner may say where they go; "
+            "'bits take-ownership' makes it yours without them",
+        )
+
+
 def may_list_everyone(caller: Caller) -> None:
     """Only administrators may enumerate the jobs of all accounts (M3)."""
     if not caller.is_administrator:

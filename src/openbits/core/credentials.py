@@ -7,18 +7,22 @@ sends nothing, whatever is allowed; and no server gets an answer to another serv
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
+from openbits.core.events import ChangeCredentials
 from openbits.core.http import Response, is_same_origin
-from openbits.core.model import AccountKind, AuthScheme, AuthTarget, CredentialSlot
+from openbits.core.model import AccountKind, AuthScheme, AuthTarget, CredentialSlot, Job, SealedCredential
 from openbits.core.ownership import IMPLICIT_SCHEMES, allows_implicit
 from openbits.errors import BitsError
 
 USER_NAME_LIMIT: Final = 300
 PASSWORD_LIMIT: Final = 65_536
+"""J35's page of the structure; the error's own text says one less."""
+_NOT_FOR_CREDENTIALS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 ALWAYS: Final = frozenset({0, 1})
 """Values of use_lm_compat under which no job needs to allow anything (I11)."""
 _CHALLENGE_FIELDS: Final = {AuthTarget.SERVER: "www-authenticate", AuthTarget.PROXY: "proxy-authenticate"}
@@ -80,13 +84,18 @@ def slot_of(target: str, scheme: str) -> CredentialSlot:
     return CredentialSlot(target, scheme)
 
 
-def slot_to_allow(target: str, scheme: str, user_name: str | None, password: str | None) -> CredentialSlot:
-    """Return the pair for which SetCredentials allows the account's own credentials (J35).
+def check_credentials(target: str, scheme: str, user_name: str | None, password: str | None) -> CredentialSlot:
+    """Return the pair that SetCredentials is called for (J35); neither name nor password: the account's own.
 
-    Nothing of a password stands in any error. Raises BG_E_INVALID_AUTH_TARGET, BG_E_INVALID_AUTH_SCHEME,
-    BG_E_USERNAME_TOO_LARGE, BG_E_PASSWORD_TOO_LARGE, E_INVALIDARG, and E_NOTIMPL for a name with a password.
+    Nothing of a name or a password stands in any error. Raises BG_E_INVALID_AUTH_TARGET, BG_E_INVALID_AUTH_SCHEME,
+    E_NOTIMPL for passport, BG_E_USERNAME_TOO_LARGE, BG_E_PASSWORD_TOO_LARGE, E_INVALIDARG.
     """
     slot = slot_of(target, scheme)
+    if scheme == AuthScheme.PASSPORT.value:
+        raise BitsError(
+            "E_NOTIMPL",
+            "nobody offers passport any more: use basic, digest, ntlm or negotiate, whichever the server asks for",
+        )
     if user_name is not None and len(user_name) > USER_NAME_LIMIT:
         raise BitsError("BG_E_USERNAME_TOO_LARGE", f"a user name has at most {USER_NAME_LIMIT} characters")
     if password is not None and len(password) > PASSWORD_LIMIT:
@@ -102,9 +111,30 @@ def slot_to_allow(target: str, scheme: str, user_name: str | None, password: str
         raise BitsError(
             "E_INVALIDARG", "give both a user name and a password, or neither for the account's own credentials"
         )
-    raise BitsError(
-        "E_NOTIMPL", "user names and passwords are not implemented yet: only the account's own credentials are"
-    )
+    _check_name_and_password(scheme, user_name, password)
+    return slot
+
+
+def _check_name_and_password(scheme: str, user_name: str, password: str) -> None:
+    for what, text in (("user name", user_name), ("password", password)):
+        if _NOT_FOR_CREDENTIALS.search(text) is not None:
+            # No scheme has a way to say such a thing (RFC 7617, RFC 7616); most often it is the end of a line.
+            raise BitsError("E_INVALIDARG", f"the {what} has control characters, such as the end of a line, in it")
+    if scheme == AuthScheme.BASIC.value and ":" in user_name:
+        raise BitsError("E_INVALIDARG", "a user name for basic cannot have a colon in it: the password begins there")
+    if scheme != AuthScheme.BASIC.value and not user_name:
+        raise BitsError("E_INVALIDARG", f"{scheme} needs a user name: only the password may be empty")
+
+
+def change_credentials(
+    job: Job, slot: CredentialSlot, *, implicit: bool = False, sealed: str = ""
+) -> ChangeCredentials:
+    """What a pair becomes: the account's own, what is sealed, or nothing at all; one of them, whatever it was (J35)."""
+    explicit = tuple(each for each in job.explicit_credentials if each.slot != slot)
+    if sealed:
+        explicit += (SealedCredential(slot=slot, sealed=sealed),)
+    others = job.implicit_credentials - {slot}
+    return ChangeCredentials(implicit=others | {slot} if implicit else others, explicit=explicit)
 
 
 # --- challenges --------------------------------------------------------------------------------------

@@ -178,6 +178,16 @@ class ServiceStarted:
     """The service reads the job from the store after a restart."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealOld:
+    """What an earlier version of the program has written down in clear is sealed: once, when the service starts."""
+
+    headers: str
+    """The custom headers as they are from now on."""
+    files: tuple[tuple[int, str, str], ...] = ()
+    """(file index, remote name without user name and password, these sealed)."""
+
+
 # --- events: a worker's reports -----------------------------------------------------------------------
 
 
@@ -226,6 +236,15 @@ class FileRedirected:
     run: int
     index: int
     remote_name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadersSeen:
+    """This is the header block of the last answer for the file (F10)."""
+
+    run: int
+    index: int
+    response_headers: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -293,6 +312,7 @@ Report = (
     | FileCheckpoint
     | FilesFetched
     | FileRedirected
+    | HeadersSeen
     | UploadMoved
     | SessionEnded
     | RunEnded
@@ -326,6 +346,7 @@ Event = (
     | HelperTokenChanged
     | HelperTokenLost
     | ServiceStarted
+    | SealOld
     | Report
 )
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final, assert_never
 
-from openbits.core import moves, ownership, reports, uploads
+from openbits.core import entrusted, moves, ownership, reports, uploads
 from openbits.core.environment import Environment, is_blocked_by_network, is_logged_on
 from openbits.core.events import (
     AddFiles,
@@ -31,6 +31,7 @@ from openbits.core.events import (
     FilesFetched,
     FilesFinished,
     FinishFiles,
+    HeadersSeen,
     HelperTokenChanged,
     HelperTokenLost,
     HideHeaders,
@@ -40,6 +41,7 @@ from openbits.core.events import (
     Report,
     Resume,
     RunEnded,
+    SealOld,
     ServiceStarted,
     SessionEnded,
     SetCertificateValidator,
@@ -56,8 +58,9 @@ from openbits.core.events import (
     WorkerLost,
 )
 from openbits.core.failing import no_network
-from openbits.core.model import Closing, File, Job, JobError, JobState
+from openbits.core.model import Closing, File, Job, JobError, JobState, Settings, Validator
 from openbits.core.names import public_url
+from openbits.core.settings import CHECK_REVOCATION, TERMS
 from openbits.core.states import Trigger, next_state
 from openbits.errors import BitsError, ErrorContext
 
@@ -102,6 +105,8 @@ def apply(job: Job, event: Event, env: Environment) -> Step | None:
             return _network_changed(job, env)
         case ServiceStarted():
             return _recover(job, env)
+        case SealOld():
+            return entrusted.seal_old(job, event)
         case _:
             return _apply_report(job, event, env)
 
@@ -118,6 +123,8 @@ def _apply_report(job: Job, event: Report, env: Environment) -> Step | None:
             return reports.fetched(job, event, env)
         case FileRedirected():
             return reports.redirected(job, event, env)
+        case HeadersSeen():
+            return reports.headers_seen(job, event)
         case UploadMoved():
             return reports.upload_moved(job, event, env)
         case SessionEnded():
@@ -182,10 +189,13 @@ def _cancel(job: Job, env: Environment, trigger: Trigger, kind: str) -> Step | N
     until = uploads.cancel_until(job, env)
     job = moves.moved(moves.touched(job, env), trigger, env)
     job = replace(job, closing=Closing.CANCEL, error=None, ended_at=env.now, cancel_until=until)
+    changed: tuple[int, ...] = ()
+    if until is None:
+        job, changed = entrusted.wiped(job)
     finish = FinishFiles(job_id=job.id, closing=Closing.CANCEL)
     end = () if until is None else (EndSession(job_id=job.id),)
     text = "cancelled" if kind == "cancelled" else "cancelled: nothing had happened to the job for too long"
-    return Step(job=job, effects=(*stop, finish, *end), entries=(Entry(kind=kind, text=text),))
+    return Step(job=job, effects=(*stop, finish, *end), changed_files=changed, entries=(Entry(kind=kind, text=text),))
 
 
 def _complete(job: Job, env: Environment) -> Step:
@@ -217,7 +227,11 @@ def _change(job: Job, event: AddFiles | ChangeSettings | RenameRemote, env: Envi
         case ChangeSettings(settings=settings):
             names = [name for name in settings.__slots__ if getattr(settings, name) != getattr(job.settings, name)]
             text = f"set: {', '.join(names)}" if names else "set: nothing new"
-            return Step(job=replace(job, settings=settings), entries=(Entry(kind="changed", text=text),))
+            unproven = _unproven(job, settings)
+            changed = moves.with_files(replace(job, settings=settings), unproven)
+            step = moves.restarted(changed, env) if TERMS.intersection(names) else Step(job=changed)
+            changed_files = (*unproven, *step.changed_files)
+            return replace(step, changed_files=changed_files, entries=(Entry(kind="changed", text=text),))
         case RenameRemote(names=names_by_index, userinfo=userinfo):
             uploads.refuse_for_upload(job, "remote names can be changed")
             files_by_index = {}
@@ -230,12 +244,14 @@ def _change(job: Job, event: AddFiles | ChangeSettings | RenameRemote, env: Envi
                     remote_name=name,
                     validator=replace(file.validator, etag=None),
                     resumable=None,
+                    meant_for="",
                     sealed_userinfo=sealed.get(index, ""),
                 )
             text = f"remote name of {len(names_by_index)} file{'s' if len(names_by_index) != 1 else ''} changed"
             # No run that knows the old remote names may speak for the new ones.
             step = moves.restarted(moves.with_files(job, files_by_index), env)
-            return replace(step, changed_files=tuple(files_by_index), entries=(Entry(kind="changed", text=text),))
+            changed_files = (*files_by_index, *step.changed_files)
+            return replace(step, changed_files=changed_files, entries=(Entry(kind="changed", text=text),))
         case _:
             assert_never(event)
 
@@ -341,6 +357,18 @@ def _recover(job: Job, env: Environment) -> Step | None:
 def _max_download_time(job: Job, env: Environment) -> float:
     own = job.settings.maximum_download_time
     return env.max_download_time_s if own is None else own
+
+
+def _unproven(job: Job, settings: Settings) -> dict[int, File]:
+    """Files that begin again, since nobody asked whether the certificate they came under was revoked (H8)."""
+    if job.is_upload or not settings.security_flags & ~job.settings.security_flags & CHECK_REVOCATION:
+        return {}
+    return {
+        # Nor does a run that knows nothing of the check speak for the file any more.
+        index: replace(file, bytes_transferred=0, validator=Validator(), resumable=None)
+        for index, file in unfinished(job)
+        if file.remote_name.lower().startswith("https:") and file.bytes_transferred
+    }
 
 
 def unfinished(job: Job) -> Iterable[tuple[int, File]]:

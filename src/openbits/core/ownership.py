@@ -36,7 +36,7 @@ from openbits.core.model import (
     Owner,
 )
 from openbits.core.states import Trigger, next_state
-from openbits.errors import ErrorContext
+from openbits.errors import BitsError, ErrorContext
 
 IMPLICIT_SCHEMES = frozenset({AuthScheme.NTLM, AuthScheme.NEGOTIATE})
 """The schemes that work with the credentials of a log-on (J35)."""
@@ -67,6 +67,8 @@ Wish = (
 
 def change(job: Job, event: Wish, env: Environment) -> Step:
     """Apply a caller's wish. Raises BG_E_INVALID_STATE for a job that has ended or is being completed."""
+    if isinstance(event, HideHeaders):
+        return _hide_headers(job)
     next_state(job.state, Trigger.CHANGE)
     moves.refuse_while_closing(job)
     job = moves.touched(job, env)
@@ -83,14 +85,25 @@ def change(job: Job, event: Wish, env: Environment) -> Step:
             return _restarted(job, changed, "credentials", env)
         case SetHeaders(sealed=sealed):
             return _restarted(job, replace(job, sealed_headers=sealed), "custom headers", env)
-        case HideHeaders():
-            return _restarted(job, replace(job, headers_are_write_only=True), "custom headers are write-only", env)
         case SetClientCertificate(certificate=certificate):
             return _restarted(job, replace(job, client_certificate=certificate), "client certificate", env)
         case SetCertificateValidator(asks=asks):
+            if job.state is not JobState.SUSPENDED:
+                raise BitsError(
+                    "BG_E_READ_ONLY_WHEN_JOB_ACTIVE",
+                    f"the job is {job.state.name}: suspend it before it is said who checks servers' certificates",
+                )
             return _restarted(job, replace(job, asks_about_certificates=asks), "certificate validation", env)
         case _:
             assert_never(event)
+
+
+def _hide_headers(job: Job) -> Step:
+    """H11: it always succeeds, whatever the job is doing; what is sent stays the same."""
+    if job.headers_are_write_only:
+        return Step(job=job)
+    entry = Entry(kind="changed", text="set: custom headers are write-only")
+    return Step(job=replace(job, headers_are_write_only=True), entries=(entry,))
 
 
 def _restarted(before: Job, after: Job, what: str, env: Environment) -> Step:
@@ -127,7 +140,7 @@ def _change_owner(job: Job, event: ChangeOwner, env: Environment) -> Step:
     )
     entry = Entry(kind="owner changed", text=f"{event.owner.name} took the job over from {former}")
     step = _with_new_owner(job, env)
-    return replace(step, changed_files=tuple(files), entries=(entry, *step.entries))
+    return replace(step, changed_files=(*files, *step.changed_files), entries=(entry, *step.entries))
 
 
 def _with_new_owner(job: Job, env: Environment) -> Step:

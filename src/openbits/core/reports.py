@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from openbits.core.entrusted import wiped
 from openbits.core.environment import Environment, is_blocked_by_network
 from openbits.core.events import (
     Entry,
@@ -17,6 +18,7 @@ from openbits.core.events import (
     FileRedirected,
     FilesFetched,
     FilesFinished,
+    HeadersSeen,
     RunEnded,
     SessionEnded,
     Step,
@@ -24,10 +26,9 @@ from openbits.core.events import (
     WorkerLost,
 )
 from openbits.core.failing import no_network
-from openbits.core.http import is_same_origin
 from openbits.core.model import REPLY_INDEX, UPLOAD_INDEX, Closing, File, Job, JobState, Validator
 from openbits.core.moves import failed, moved, new_run, progressed, touched, transferred, with_files
-from openbits.core.names import public_url
+from openbits.core.names import origin_of, public_url
 from openbits.core.states import Trigger
 from openbits.errors import ErrorContext
 
@@ -126,14 +127,27 @@ def redirected(job: Job, event: FileRedirected, env: Environment) -> Step | None
     file = job.files[event.index]
     if file.transferred or event.remote_name == file.remote_name or not _is_believed(job, file, event.run):
         return None
-    # What stood in the old name to prove who asks was for its server alone.
-    is_same = is_same_origin(file.remote_name, event.remote_name)
-    changed = replace(file, remote_name=event.remote_name, sealed_userinfo=file.sealed_userinfo if is_same else "")
+    # What the job has to prove who asks is for the server that its owner named, also in the runs to come: whoever
+    # may answer for that server must not be able to have it sent elsewhere.
+    meant_for = file.meant_for or origin_of(file.remote_name)
+    is_back = meant_for == origin_of(event.remote_name)
+    changed = replace(file, remote_name=event.remote_name, meant_for="" if is_back else meant_for)
     text = f"{public_url(file.remote_name)} is now {public_url(event.remote_name)}: the server redirected"
     entry = Entry(kind="redirected", text=text)
     return Step(
         job=with_files(touched(job, env), {event.index: changed}), changed_files=(event.index,), entries=(entry,)
     )
+
+
+def headers_seen(job: Job, event: HeadersSeen) -> Step | None:
+    """The last answer for a file brought nothing of it, or not its beginning (F10)."""
+    if job.state.is_final:
+        return None
+    file = job.part(event.index)
+    if file.response_headers == event.response_headers or not _is_believed(job, file, event.run):
+        return None
+    changed = {event.index: replace(file, response_headers=event.response_headers)}
+    return Step(job=with_files(job, changed), changed_files=(event.index,))
 
 
 def upload_moved(job: Job, event: UploadMoved, env: Environment) -> Step | None:
@@ -159,8 +173,9 @@ def session_ended(job: Job, event: SessionEnded) -> Step | None:
     """The server of a cancelled upload has been told, or will not be."""
     if job.cancel_until is None:
         return None
-    job = replace(job, cancel_until=None, upload_memory="")
-    return Step(job=job, entries=(Entry(kind="session ended", text=f"the upload session is over: {event.how}"),))
+    job, changed = wiped(replace(job, cancel_until=None, upload_memory=""))
+    entry = Entry(kind="session ended", text=f"the upload session is over: {event.how}")
+    return Step(job=job, changed_files=changed, entries=(entry,))
 
 
 def run_ended(job: Job, event: RunEnded, env: Environment) -> Step | None:
@@ -197,13 +212,15 @@ def worker_lost(job: Job, event: WorkerLost, env: Environment) -> Step | None:
     """The worker died under a run: a broken connection, unless it happens again and again."""
     if event.run != job.run or not job.state.is_active:
         return None
-    if event.idle_s <= env.break_patience_s:
+    if event.idle_s <= env.break_patience_s and not job.settings.http_method:
         step = new_run(job, env)
         return replace(step, entries=(Entry(kind="worker", text="the worker ended; another one goes on"),))
     failure = Failure(
         name="E_FAIL",
         context=ErrorContext.GENERAL_QUEUE_MANAGER,
-        message="the processes that transfer for this account end again and again: the service's log says why",
+        message="the process that transferred the file ended in the middle: resume the job to ask for it again"
+        if job.settings.http_method
+        else "the processes that transfer for this account end again and again: the service's log says why",
         transient=True,
     )
     return failed(job, failure, env)
@@ -233,6 +250,6 @@ def finished(job: Job, event: FilesFinished, env: Environment) -> Step | None:
     else:
         result = "S_OK"
     job = moved(touched(job, env), Trigger.COMPLETED, env)
-    job = replace(job, closing=None, result=result, ended_at=env.now)
+    job, bared = wiped(replace(job, closing=None, result=result, ended_at=env.now))
     entry = Entry(kind="completed", text=f"completed: {result}{left_over}")
-    return Step(job=job, changed_files=tuple(changed), entries=(entry,))
+    return Step(job=job, changed_files=tuple({**dict.fromkeys(bared), **changed}), entries=(entry,))

@@ -23,6 +23,10 @@ RETRY_DELAY_FLOOR_S: Final = 5
 LARGEST_DWORD: Final = 2**32 - 1
 LARGEST_SIZE_BYTES: Final = 2**63 - 1
 HEADERS: Final = "custom_headers"
+OWNERS_ALONE: Final = frozenset({HEADERS, "use_netrc", "use_stored_credentials"})
+"""What lets the owner's own secrets go out is set by the owner, whoever else may change the job (A2)."""
+STEERING: Final = frozenset({"proxy_usage", "proxy_list", "proxy_bypass_list", "security_flags"})
+"""What says where a job goes, and whom it believes: see `core.access.may_steer`."""
 NOTIFY_FLAGS: Final = 0x3F
 CERTIFICATE_MASK: Final = 0x001F
 REDIRECT_MASK: Final = 0x0F00

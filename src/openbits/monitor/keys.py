@@ -1,10 +1,12 @@
 """The key by which the service seals what owners entrust to it: passwords and header lines (I14).
 
     $CREDENTIALS_DIRECTORY/openbits.key    where systemd hands one over (LoadCredentialEncrypted=)
-    STATE_DIR/credentials.key              else: root's alone, made at the first start
+    STATE_DIR.key (/var/lib/openbits.key)  else: root's alone, made at the first start
+    STATE_DIR/credentials.key              of an account's own daemon, whose service is the account too
 
 The rule: the service's account can read the key neither here nor there; it gets it by a descriptor, and what is not a
-key is never passed on.
+key is never passed on.  Beside the state directory, not in it: that is the service's own, where a root without its
+usual power cannot go, and a copy of the jobs is no copy of the key.
 """
 
 from __future__ import annotations
@@ -18,10 +20,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from openbits.monitor.log import StartError, say
-from openbits.monitor.places import Places
+from openbits.monitor.places import Mode, Places
 
 CREDENTIAL_NAME: Final = "openbits.key"
-FILE_NAME: Final = "credentials.key"
+SUFFIX: Final = ".key"
+OWN_FILE_NAME: Final = "credentials.key"
 KEY_BYTES: Final = 32
 _KEY: Final = re.compile(rb"[0-9a-fA-F]{%d}\n?" % (2 * KEY_BYTES))
 
@@ -45,13 +48,20 @@ def provide(places: Places, environment: MutableMapping[str, str]) -> Key:
         content = _read(path)
         if content is not None:
             return _handed_over(content, path, f"the systemd credential {CREDENTIAL_NAME}")
-    path = os.path.join(places.state_dir, FILE_NAME)
+    path = path_of(places)
     content = _read(path)
     if content is None:
         _make(path)
         content = _read(path)
         say(f"made the key for stored credentials: {path}")
     return _handed_over(content or b"", path, path)
+
+
+def path_of(places: Places) -> str:
+    """Where the key is when nobody hands one over."""
+    if places.mode is Mode.SYSTEM:
+        return places.state_dir + SUFFIX
+    return os.path.join(places.state_dir, OWN_FILE_NAME)
 
 
 def _read(path: str) -> bytes | None:
@@ -63,7 +73,7 @@ def _read(path: str) -> bytes | None:
         raise StartError(f"cannot read the key {path}: {error.strerror}", exit_status=2) from None
     try:
         found = os.fstat(fd)
-        # The directory may be the service's: what stands there is believed only if nobody else can have put it there.
+        # Whoever may write to the directory can put a file there, but none that is root's.
         if not stat.S_ISREG(found.st_mode) or found.st_uid not in (0, os.geteuid()) or found.st_nlink != 1:
             raise StartError(f"{path} is no file of {'root' if os.geteuid() == 0 else 'this account'}", exit_status=2)
         if found.st_mode & 0o077:

@@ -1,6 +1,7 @@
 """Credentials of jobs: what owners allow, and what a run is told of it (A2, I10, I11, J35, J36).
 
-Only the owner sets and removes them, whoever else may change the job.  No password is kept: there is no place for one.
+Only the owner sets and removes them, whoever else may change the job.  A password is sealed at once, and nothing but a
+run of the job opens it again.
 """
 
 from __future__ import annotations
@@ -8,51 +9,54 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from openbits.core import access
-from openbits.core.credentials import SpeaksAs, implicit_terms, slot_of, slot_to_allow
-from openbits.core.events import ChangeCredentials
-from openbits.core.model import Caller, CredentialSlot, Job, Owner
+from openbits.core.credentials import SpeaksAs, change_credentials, check_credentials, implicit_terms, slot_of
+from openbits.core.model import Caller, Job, Owner
 from openbits.frames.network import ImplicitSpec
 from openbits.service.calls import Outcome
 from openbits.service.configuration import Credentials
 from openbits.service.ledger import Draft, Ledger
+from openbits.service.sealing import sealed_credential
+from openbits.service.secrets import Secrets
 from openbits.service.tickets import MachineTickets
 from openbits.service.worker import Worker
 
 
 class CredentialCalls:
-    """SetCredentials and RemoveCredentials."""
+    """SetCredentials and RemoveCredentials. Nothing gives a password back: there is no call for it."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, secrets: Secrets) -> None:
         self._ledger = ledger
+        self._secrets = secrets
 
     async def set_credentials(
         self, caller: Caller, job_id: str, *, target: str, scheme: str, user_name: str | None, password: str | None
     ) -> Outcome:
-        """J35: without a name and a password, allow the account's own credentials."""
+        """J35: without a name and a password, allow the account's own credentials; the same pair is replaced."""
         self._must_own(caller, self._ledger.jobs.get(job_id))
-        slot = slot_to_allow(target, scheme, user_name, password)
-        return await self._change(caller, job_id, lambda slots: slots | {slot})
+        slot = check_credentials(target, scheme, user_name, password)
+        sealed = ""
+        if user_name is not None and password is not None:
+            sealed = sealed_credential(self._secrets, job_id, slot, user_name, password)
+
+        def apply(draft: Draft) -> Outcome:
+            job = self._must_own(caller, draft.get(job_id))
+            changed = draft.apply(job_id, change_credentials(job, slot, implicit=not sealed, sealed=sealed))
+            assert changed is not None
+            return Outcome(result="S_OK", job=changed)
+
+        return await self._ledger.submit(apply)
 
     async def remove_credentials(self, caller: Caller, job_id: str, *, target: str, scheme: str) -> Outcome:
         """J36; S_FALSE when the pair is not set."""
         self._must_own(caller, self._ledger.jobs.get(job_id))
         slot = slot_of(target, scheme)
-        return await self._change(caller, job_id, lambda slots: slots - {slot}, none="S_FALSE")
 
-    async def _change(
-        self,
-        caller: Caller,
-        job_id: str,
-        change: Callable[[frozenset[CredentialSlot]], frozenset[CredentialSlot]],
-        *,
-        none: str = "S_OK",
-    ) -> Outcome:
         def apply(draft: Draft) -> Outcome:
             job = self._must_own(caller, draft.get(job_id))
-            slots = change(job.implicit_credentials)
-            changed = draft.apply(job_id, ChangeCredentials(implicit=slots, explicit=job.explicit_credentials))
+            was_set = slot in job.implicit_credentials or any(each.slot == slot for each in job.explicit_credentials)
+            changed = draft.apply(job_id, change_credentials(job, slot))
             assert changed is not None
-            return Outcome(result="S_OK" if slots != job.implicit_credentials else none, job=changed)
+            return Outcome(result="S_OK" if was_set else "S_FALSE", job=changed)
 
         return await self._ledger.submit(apply)
 

@@ -148,7 +148,10 @@ class Farewells:
             farewell.worker, farewell.transfer = worker, number
             try:
                 worker.send(start_of(number, job, terms, self._configuration(), takes_handles=False))
-                worker.send(upload_of(number, job, only_cancels=True))
+                for credential in terms.credentials:
+                    for part in credential.frames(number):
+                        worker.send(part)
+                worker.send(upload_of(number, job, terms, only_cancels=True))
                 async with asyncio.timeout(ATTEMPT_S):
                     return await telling.over
             finally:

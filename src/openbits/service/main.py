@@ -100,7 +100,7 @@ async def _serve(options: argparse.Namespace, channel: Channel) -> int:
         state_directory=options.state_dir,
         monitor=channel,
         give_up=give_up,
-        secrets=Secrets(os.pread(options.key_fd, KEY_BYTES, 0), options.key_source),
+        secrets=_secrets(options),
         is_system=options.mode == "system",
     )
     server, listener = _server(options, runtime)
@@ -123,6 +123,13 @@ async def _serve(options: argparse.Namespace, channel: Channel) -> int:
         async with asyncio.timeout(STOP_TIMEOUT_S):
             await runtime.stop(status)
     return status
+
+
+def _secrets(options: argparse.Namespace) -> Secrets:
+    """The key, by the descriptor that the monitor gave; nothing of it is left for others to find."""
+    key = os.pread(options.key_fd, KEY_BYTES, 0)
+    os.close(options.key_fd)
+    return Secrets(key, options.key_source)
 
 
 def _server(options: argparse.Namespace, runtime: Runtime) -> tuple[ApiServer, socket.socket]:

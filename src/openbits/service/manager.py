@@ -22,14 +22,13 @@ from openbits.core.events import (
     ChangeSettings,
     Complete,
     Event,
-    RenameRemote,
     Resume,
     SetHeaders,
     SetValidation,
     Suspend,
 )
 from openbits.core.model import Caller, File, Job, JobType, Owner, Settings
-from openbits.core.settings import HEADERS, SettingsWindow, change_settings, take_headers
+from openbits.core.settings import OWNERS_ALONE, STEERING, SettingsWindow, change_settings, take_headers
 from openbits.core.why import Gate, gate_of
 from openbits.errors import BitsError
 from openbits.service.calls import CheckResult, NewFile, NewJob, Outcome
@@ -40,7 +39,8 @@ from openbits.service.intake import Intake, Places, places_of
 from openbits.service.ledger import Draft, Ledger
 from openbits.service.records import EventRecord
 from openbits.service.runs import Conductor
-from openbits.service.secrets import Secrets, headers_place
+from openbits.service.sealing import renamed, sealed_files, sealed_headers
+from openbits.service.secrets import Secrets
 from openbits.service.uploads import named_reply
 from openbits.store.interface import JobStore
 
@@ -116,11 +116,12 @@ class Manager:
             modified_at=0.0,
             sealed_headers=self._sealed_headers(job_id, headers or ""),
         )
-        job = replace(job, files=self._intake.checked_files(caller, job, new.files))
+        files = self._intake.checked_files(caller, job, new.files)
+        job = replace(job, files=sealed_files(self._parts.secrets, job_id, files))
         return replace(job, reply=named_reply(job, new.reply_file_name)) if new.reply_file_name else job
 
     def _sealed_headers(self, job_id: str, headers: str) -> str:
-        return self._parts.secrets.seal(headers, headers_place(job_id)) if headers else ""
+        return sealed_headers(self._parts.secrets, job_id, headers)
 
     async def _check_generated(self, caller: Caller, account: Owner, job: Job) -> None:
         """Before the job runs: that the reply cannot stand anywhere must not turn out when it comes (J34)."""
@@ -151,9 +152,11 @@ class Manager:
 
         def add(draft: Draft) -> Job:
             present = self._in_draft(draft, caller, job_id)
+            access.may_steer(caller, present)
             # Checked again: others may have added files while the directories were looked at.
             self._intake.check_new_files(caller, present, added)
-            changed = draft.apply(job_id, AddFiles(files=added))
+            files = sealed_files(self._parts.secrets, job_id, added, first=len(present.files))
+            changed = draft.apply(job_id, AddFiles(files=files))
             assert changed is not None
             return changed
 
@@ -173,34 +176,37 @@ class Manager:
 
         def rename(draft: Draft) -> Outcome:
             job = self._in_draft(draft, caller, job_id)
+            access.may_steer(caller, job)
             if _file(job, index).transferred:
                 raise BitsError("BG_E_INVALID_STATE", "the file is finished: its remote name means nothing any more")
-            return _outcome("S_OK", draft.apply(job_id, RenameRemote(names=((index, remote_name),))))
+            return _outcome("S_OK", draft.apply(job_id, renamed(self._parts.secrets, job, [(index, remote_name)])))
 
         return await self._ledger.submit(rename)
 
     async def replace_remote_prefix(self, caller: Caller, job_id: str, old: str, new: str) -> Outcome:
-        """J40."""
+        """J40; remote names stand without user name and password, and are compared so."""
         job = self._download(caller, job_id)
+        old, _ = names.split_userinfo(old)
         if not old or not new:
             raise BitsError("E_INVALIDARG", "neither the old nor the new prefix may be empty")
         if new.lower().startswith("file:"):
-            renamed = (names.replace_prefix(file.remote_name, old, new) for file in job.files)
-            await self._check_remote_files(caller, job_id, [name for name in renamed if name is not None])
+            found = (names.replace_prefix(file.remote_name, old, new) for file in job.files)
+            await self._check_remote_files(caller, job_id, [name for name in found if name is not None])
 
         def rename(draft: Draft) -> Outcome:
             job = self._in_draft(draft, caller, job_id)
+            access.may_steer(caller, job)
             matches = [
-                (index, renamed, file)
+                (index, name, file)
                 for index, file in enumerate(job.files)
-                if (renamed := names.replace_prefix(file.remote_name, old, new)) is not None
+                if (name := names.replace_prefix(file.remote_name, old, new)) is not None
             ]
             if not matches:
                 return Outcome(result="S_FALSE", job=job)
-            open_files = tuple((index, renamed) for index, renamed, file in matches if not file.transferred)
+            open_files = [(index, name) for index, name, file in matches if not file.transferred]
             if not open_files:
                 return Outcome(result="S_OK", job=job)
-            return _outcome("S_OK", draft.apply(job_id, RenameRemote(names=open_files)))
+            return _outcome("S_OK", draft.apply(job_id, renamed(self._parts.secrets, job, open_files)))
 
         return await self._ledger.submit(rename)
 
@@ -221,8 +227,10 @@ class Manager:
 
         def change(draft: Draft) -> Outcome:
             job = self._in_draft(draft, caller, job_id)
-            if headers is not None:
-                access.must_own(caller, job.owner, HEADERS)
+            for name in OWNERS_ALONE & changes.keys():
+                access.must_own(caller, job.owner, name)
+            if STEERING & changes.keys():
+                access.may_steer(caller, job)
             window = SettingsWindow(
                 job_type=job.type,
                 was_resumed=job.was_resumed,
@@ -335,12 +343,6 @@ class Manager:
         """The same for one file."""
         received = self._parts.conductor.received(job.id).get(index, 0)
         return max(received, job.part(index).bytes_transferred)
-
-    def custom_headers(self, caller: Caller, job: Job) -> str | None:
-        """The custom headers in clear (H6): for the owner alone, and for nobody once they are write-only (H11)."""
-        if job.headers_are_write_only or not access.owns(caller, job.owner):
-            return None
-        return self._parts.secrets.open(job.sealed_headers, headers_place(job.id)) if job.sealed_headers else ""
 
     def helper_of(self, job: Job) -> Owner | None:
         """Whose helper token the job has, if it has one (T4)."""

@@ -60,7 +60,7 @@ from openbits.service.workers import WorkerPool
 log = logging.getLogger(__name__)
 
 MAX_PAUSE_S = 8.0
-NOT_CURED_BY_WAITING = frozenset({"BG_E_TOKEN_REQUIRED", "BG_E_INVALID_PROXY_INFO"})
+NOT_CURED_BY_WAITING = frozenset({"BG_E_TOKEN_REQUIRED", "BG_E_INVALID_PROXY_INFO", "BG_E_INVALID_CREDENTIALS"})
 """Reasons for not starting a run that only a person can remove."""
 LONGEST_WAY = 400
 
@@ -289,10 +289,13 @@ class Conductor:
     def _hand_over(self, run: Run, worker: Worker, job: Job, terms: NetworkTerms) -> None:
         start = start_of(run.number, job, terms, self.configuration, takes_handles=run.hand_over is not None)
         worker.send(start)
+        for credential in terms.credentials:
+            for part in credential.frames(run.number):
+                worker.send(part)
         if job.is_upload:
-            self._hand_over_upload(run, worker, upload_of(run.number, job))
+            self._hand_over_upload(run, worker, upload_of(run.number, job, terms))
             return
-        specs = [spec_of(index, file) for index, file in unfinished(job)]
+        specs = [spec_of(index, file, terms.userinfo_of(index)) for index, file in unfinished(job)]
         run.unfinished.update(spec.index for spec in specs)
         if run.hand_over is not None:
             run.hand_over.offer(specs)

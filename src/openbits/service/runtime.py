@@ -35,6 +35,7 @@ from openbits.service.deadlines import Deadlines
 from openbits.service.dispatcher import Dispatcher
 from openbits.service.farewells import Farewells
 from openbits.service.feed import Feed
+from openbits.service.headers import HeaderCalls
 from openbits.service.helpertokens import HelperTokens
 from openbits.service.intake import Intake
 from openbits.service.ledger import RETRY_FULL_STORE_S, Committed, Ledger
@@ -48,6 +49,7 @@ from openbits.service.ownership import Ownership
 from openbits.service.proxies import AccountProxies
 from openbits.service.records import ProgressReport
 from openbits.service.runs import Conductor
+from openbits.service.sealing import seal_old
 from openbits.service.secrets import Secrets
 from openbits.service.services import Services
 from openbits.service.tasks import Tasks
@@ -80,6 +82,7 @@ class Runtime:
         self.configuration = configuration
         self._state_directory = state_directory
         self._give_up = give_up
+        self._secrets = secrets
         self._tasks = Tasks(lambda name, error: give_up(f"{name}: {error!r}"))
         self._store, self.store_report = _open_store(state_directory)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store")
@@ -189,7 +192,8 @@ class Runtime:
             tasks=self._tasks,
         )
         self.services = Services(
-            credentials=CredentialCalls(self.ledger),
+            credentials=CredentialCalls(self.ledger, secrets),
+            headers=HeaderCalls(self.ledger, secrets),
             manager=self.manager,
             ownership=self.ownership,
             proxies=self.proxies,
@@ -205,6 +209,9 @@ class Runtime:
         await self.logon.start()
         self._tasks.start("ledger", self.ledger.run())
         for job_id, job in self.ledger.jobs.items():
+            old = seal_old(self._secrets, job)
+            if old is not None:
+                self.ledger.post(job_id, old)
             if job.state.is_active:
                 self.ledger.post(job_id, ServiceStarted())
         self.tokens.service_started()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from openbits.service.credentials import CredentialCalls
+from openbits.service.headers import HeaderCalls
 from openbits.service.helpertokens import HelperTokens
 from openbits.service.manager import Manager
 from openbits.service.ownership import Ownership
@@ -18,6 +19,7 @@ class Services:
 
     manager: Manager
     credentials: CredentialCalls
+    headers: HeaderCalls
     ownership: Ownership
     proxies: AccountProxies
     replies: Replies

@@ -2,31 +2,73 @@
 
 Both follow the account that speaks to the network: the owner, or the helper of a NETWORK token (I15, T3).  What kind of
 account that is, the configuration says as it is when the run begins: an account that may speak for the computer no
-more must not do so by the jobs that it has.
+more must not do so by the jobs that it has.  What the owner entrusted to the job is the job's, and goes along with it
+whoever speaks; it is opened here, for one run, and nowhere else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from openbits.core.accounts import AccountRules, kind_of
-from openbits.core.model import Job, Owner
+from openbits.core.model import CredentialSlot, File, Job, Owner
+from openbits.errors import BitsError
 from openbits.frames.network import ImplicitSpec, ProxySpec
+from openbits.frames.worker import TakeCredential
 from openbits.service.credentials import ImplicitCredentials
 from openbits.service.proxies import AccountProxies
-from openbits.service.secrets import Secrets, headers_place
+from openbits.service.sealing import opened_credential
+from openbits.service.secrets import Secrets, headers_place, userinfo_place
 from openbits.service.worker import Worker
+
+PART_CHARACTERS: Final = 8192
+"""Of a password, in one frame: each may travel as two escapes of six bytes, and a frame has 128 KiB."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credential:
+    """A user name and a password in clear."""
+
+    slot: CredentialSlot
+    user_name: str = field(repr=False)
+    password: str = field(repr=False)
+
+    def frames(self, transfer: int) -> Iterator[TakeCredential]:
+        """What a worker is told of them, in as many parts as a long password needs."""
+        parts = [
+            self.password[start : start + PART_CHARACTERS] for start in range(0, len(self.password), PART_CHARACTERS)
+        ] or [""]
+        for position, part in enumerate(parts, 1):
+            yield TakeCredential(
+                transfer=transfer,
+                target=self.slot.target,
+                scheme=self.slot.scheme,
+                user_name=self.user_name,
+                password=part,
+                last=position == len(parts),
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkTerms:
-    """What StartTransfer says about the network."""
+    """What a worker is told about the network; what is in clear shows in no `repr`."""
 
     proxy: ProxySpec = field(default_factory=ProxySpec)
     headers: str = field(default="", repr=False)
     """The job's custom header lines, in clear."""
     implicit: ImplicitSpec = field(default_factory=ImplicitSpec)
+    credentials: tuple[Credential, ...] = ()
+    """What SetCredentials was given (J35)."""
+    userinfo: Mapping[int, str] = field(default_factory=dict, repr=False)
+    """User name and password of remote names that came with them, by the index of the file."""
+    uses_netrc: bool = False
+    """Whether the job allows ~/.netrc, and it is the owner who speaks: nobody else's is meant."""
+
+    def userinfo_of(self, index: int) -> str:
+        """`name:password` of a file's remote name; empty where there is none."""
+        return self.userinfo.get(index, "")
 
 
 class Terms:
@@ -52,6 +94,64 @@ class Terms:
         """
         kind, _ = kind_of(account.identity.uid, account.name, self._rules())
         account = replace(account, kind=kind)
-        implicit = await self._implicit.spec(job, account, worker)
-        headers = self._secrets.open(job.sealed_headers, headers_place(job.id)) if job.sealed_headers else ""
-        return NetworkTerms(proxy=self._proxies.spec(job, account), implicit=implicit, headers=headers)
+        entrusted = self._opened(job)
+        return replace(
+            entrusted,
+            proxy=self._proxies.spec(job, account),
+            implicit=await self._implicit.spec(job, account, worker),
+            uses_netrc=job.settings.use_netrc and account.identity.uid == job.owner.identity.uid,
+        )
+
+    def _opened(self, job: Job) -> NetworkTerms:
+        """What the owner entrusted to the job, in clear.
+
+        Raises BG_E_INVALID_CREDENTIALS, which names everything that cannot be opened: it is all set again or nothing
+        of it helps.
+        """
+        shut: list[str] = []
+        headers = ""
+        if job.sealed_headers:
+            try:
+                headers = self._secrets.open(job.sealed_headers, headers_place(job.id))
+            except BitsError:
+                shut.append("the custom headers")
+        credentials = []
+        for each in job.explicit_credentials:
+            try:
+                user_name, password = opened_credential(self._secrets, job.id, each.slot, each.sealed)
+            except BitsError:
+                shut.append(f"the credentials for {each.slot.target} and {each.slot.scheme}")
+            else:
+                credentials.append(Credential(slot=each.slot, user_name=user_name, password=password))
+        userinfo, names = self._opened_names(job)
+        shut += names
+        if shut:
+            raise BitsError(
+                "BG_E_INVALID_CREDENTIALS",
+                f"{_listed(shut)} cannot be opened: the service's key for stored credentials is another one than when "
+                "they were set; set them again, or remove them, then resume the job",
+            )
+        return NetworkTerms(headers=headers, credentials=tuple(credentials), userinfo=userinfo)
+
+    def _opened_names(self, job: Job) -> tuple[dict[int, str], list[str]]:
+        userinfo: dict[int, str] = {}
+        shut: list[int] = []
+        for index, file in enumerate(job.files):
+            if file.sealed_userinfo and not _is_over(job, file):
+                try:
+                    userinfo[index] = self._secrets.open(file.sealed_userinfo, userinfo_place(job.id, index))
+                except BitsError:
+                    shut.append(index)
+        if not shut:
+            return userinfo, []
+        more = f" and of {len(shut) - 1} more" if len(shut) > 1 else ""
+        return userinfo, [f"user name and password in the remote name of file {shut[0]}{more}"]
+
+
+def _is_over(job: Job, file: File) -> bool:
+    """Whether nothing is asked of the file's server any more; an upload's reply may still be to be fetched there."""
+    return file.transferred and not job.is_upload
+
+
+def _listed(things: list[str]) -> str:
+    return things[0] if len(things) == 1 else f"{', '.join(things[:-1])} and {things[-1]}"

@@ -31,6 +31,8 @@ LONGEST_VALIDATOR: Final = 1024
 """A longer entity tag or date is not worth keeping: the file and its names must fit into one frame."""
 LONGEST_MEMORY: Final = 16_384
 """Of a session no more is written down: twice what a worker that keeps to its rules has to say."""
+UNJUDGED: Final = "BG_E_SERVER_CERT_VALIDATION_INTERFACE_REQUIRED"
+"""A program is missing (4.6): it comes when somebody starts it, and then resumes the job, so that waiting is no use."""
 _BITS_CONTEXTS: Final = frozenset(int(context) for context in ErrorContext)
 
 
@@ -60,7 +62,7 @@ def start_of(
         custom_headers=terms.headers,
         proxy=terms.proxy,
         implicit=terms.implicit,
-        uses_netrc=settings.use_netrc,
+        uses_netrc=terms.uses_netrc,
         tls=TlsSpec(
             security_flags=settings.security_flags & ~REDIRECT_MASK,
             certificate=None if certificate is None else CertificateSpec(**dataclasses.asdict(certificate)),
@@ -72,8 +74,8 @@ def start_of(
     )
 
 
-def spec_of(index: int, file: File) -> FileSpec:
-    """What a worker is told of a file."""
+def spec_of(index: int, file: File, userinfo: str = "") -> FileSpec:
+    """What a worker is told of a file; `userinfo` is what its remote name came with, in clear."""
     return FileSpec(
         index=index,
         remote_name=file.remote_name,
@@ -85,15 +87,16 @@ def spec_of(index: int, file: File) -> FileSpec:
         size=file.validator.size,
         etag=file.validator.etag,
         last_modified=file.validator.last_modified,
+        userinfo=userinfo,
     )
 
 
-def upload_of(number: int, job: Job, *, only_cancels: bool = False) -> UploadFile:
+def upload_of(number: int, job: Job, terms: NetworkTerms, *, only_cancels: bool = False) -> UploadFile:
     """What a worker is told of an upload."""
     reply = job.reply if job.reply is not None and not job.reply.transferred else None
     return UploadFile(
         transfer=number,
-        file=spec_of(UPLOAD_INDEX, job.files[UPLOAD_INDEX]),
+        file=spec_of(UPLOAD_INDEX, job.files[UPLOAD_INDEX], terms.userinfo_of(UPLOAD_INDEX)),
         protocol=job.settings.upload_protocol,
         memory=job.upload_memory,
         wants_reply=job.type is JobType.UPLOAD_REPLY,
@@ -104,7 +107,14 @@ def upload_of(number: int, job: Job, *, only_cancels: bool = False) -> UploadFil
 
 def room(spec: FileSpec) -> int:
     """How much room a file takes in a frame, in `units`."""
-    texts = (spec.remote_name, spec.local_name, spec.temporary_name, spec.etag or "", spec.last_modified or "")
+    texts = (
+        spec.remote_name,
+        spec.local_name,
+        spec.temporary_name,
+        spec.etag or "",
+        spec.last_modified or "",
+        spec.userinfo,
+    )
     return sum(map(units, texts)) + len(spec.checksum) + 12 * len(spec.ranges)
 
 
@@ -142,7 +152,7 @@ def failure_of(message: TransferEnded) -> Failure | None:
         name=message.error,
         context=ErrorContext(message.context) if message.context in _BITS_CONTEXTS else ErrorContext.UNKNOWN,
         message=message.message,
-        transient=message.transient,
+        transient=message.transient and message.error != UNJUDGED,
         index=message.index,
         retry_after_s=message.retry_after_s,
         retry_within_s=message.retry_within_s,

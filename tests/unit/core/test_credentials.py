@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
@@ -11,14 +12,16 @@ from openbits.core.credentials import (
     USER_NAME_LIMIT,
     SpeaksAs,
     challenged_by,
+    change_credentials,
+    check_credentials,
     implicit_terms,
     may_answer,
     slot_of,
-    slot_to_allow,
 )
 from openbits.core.http import Response
-from openbits.core.model import AccountKind, AuthTarget, CredentialSlot
+from openbits.core.model import AccountKind, AuthTarget, CredentialSlot, SealedCredential
 from openbits.errors import BitsError
+from support.jobs import a_job
 
 NOTHING: frozenset[CredentialSlot] = frozenset()
 SERVER = frozenset({CredentialSlot("server", "negotiate")})
@@ -70,7 +73,7 @@ def test_i11_always_but_for_local_service(policy: int) -> None:
 @pytest.mark.parametrize("scheme", ["ntlm", "negotiate"])
 @pytest.mark.parametrize("target", ["server", "proxy"])
 def test_j35_the_accounts_own(target: str, scheme: str) -> None:
-    assert slot_to_allow(target, scheme, None, None) == CredentialSlot(target, scheme)
+    assert check_credentials(target, scheme, None, None) == CredentialSlot(target, scheme)
 
 
 @pytest.mark.parametrize(
@@ -82,23 +85,65 @@ def test_j35_the_accounts_own(target: str, scheme: str) -> None:
         (("server", "", None, None), "BG_E_INVALID_AUTH_SCHEME"),
         (("server", "basic", None, None), "E_INVALIDARG"),
         (("server", "digest", None, None), "E_INVALIDARG"),
-        (("server", "passport", None, None), "E_INVALIDARG"),
+        (("server", "passport", None, None), "E_NOTIMPL"),
         (("server", "negotiate", "alice", None), "E_INVALIDARG"),
         (("server", "negotiate", None, "secret"), "E_INVALIDARG"),
-        (("server", "basic", "alice", ""), "E_NOTIMPL"),
-        (("proxy", "negotiate", "alice", "secret"), "E_NOTIMPL"),
         (("server", "passport", "a@example.org", "secret"), "E_NOTIMPL"),
         (("server", "basic", "a" * (USER_NAME_LIMIT + 1), "secret"), "BG_E_USERNAME_TOO_LARGE"),
-        (("server", "basic", "a" * USER_NAME_LIMIT, "secret"), "E_NOTIMPL"),
         (("server", "basic", "alice", "secret" * PASSWORD_LIMIT), "BG_E_PASSWORD_TOO_LARGE"),
-        (("server", "basic", "alice", "s" * PASSWORD_LIMIT), "E_NOTIMPL"),
+        (("server", "basic", "alice", None), "E_INVALIDARG"),
+        (("server", "basic", "al:ice", "secret"), "E_INVALIDARG"),
+        (("server", "digest", "", "secret"), "E_INVALIDARG"),
+        (("server", "basic", "alice\r\nX: y", "secret"), "E_INVALIDARG"),
+        (("server", "ntlm", "alice", "secret\n"), "E_INVALIDARG"),
+        (("server", "digest", "alice", "secret\x85"), "E_INVALIDARG"),
+        (("server", "digest", "alice", "secret\udc80"), "E_INVALIDARG"),
     ],
 )
 def test_j35_what_is_refused(arguments: tuple[str, str, str | None, str | None], name: str) -> None:
     with pytest.raises(BitsError) as caught:
-        slot_to_allow(*arguments)
+        check_credentials(*arguments)
     assert caught.value.name == name
     assert "secret" not in caught.value.message
+
+
+@pytest.mark.parametrize("target", ["server", "proxy"])
+@pytest.mark.parametrize(
+    ("scheme", "user_name", "password"),
+    [
+        ("basic", "alice", ""),
+        ("basic", "", "a token"),
+        ("basic", "a" * USER_NAME_LIMIT, "s" * PASSWORD_LIMIT),
+        ("digest", "al:ice", "ö€😀"),
+        ("ntlm", "EXAMPLE\\alice", "secret"),
+        ("negotiate", "alice@EXAMPLE.ORG", "secret"),
+    ],
+)
+def test_j35_a_name_and_a_password(target: str, scheme: str, user_name: str, password: str) -> None:
+    assert check_credentials(target, scheme, user_name, password) == CredentialSlot(target, scheme)
+
+
+def test_j35_a_pair_is_one_thing_at_a_time() -> None:
+    slot, other = CredentialSlot("server", "ntlm"), CredentialSlot("proxy", "ntlm")
+    job = a_job(
+        implicit_credentials=frozenset({slot, other}),
+        explicit_credentials=(SealedCredential(slot=CredentialSlot("server", "basic"), sealed="b"),),
+    )
+    change = change_credentials(job, slot, sealed="x")
+    assert change.implicit == {other}
+    assert [(each.slot, each.sealed) for each in change.explicit] == [
+        (CredentialSlot("server", "basic"), "b"),
+        (slot, "x"),
+    ]
+    job = replace(job, implicit_credentials=change.implicit, explicit_credentials=change.explicit)
+    replaced = change_credentials(job, slot, sealed="y")
+    assert [each.sealed for each in replaced.explicit] == ["b", "y"]
+    back = change_credentials(job, slot, implicit=True)
+    assert back.implicit == {slot, other}
+    assert [each.sealed for each in back.explicit] == ["b"]
+    gone = change_credentials(job, CredentialSlot("server", "basic"))
+    assert gone.implicit == {other}
+    assert [each.sealed for each in gone.explicit] == ["x"]
 
 
 def test_j36_any_known_pair_may_be_removed() -> None:
