@@ -172,7 +172,7 @@ def test_a_proxy_that_is_spoken_to_by_tls(certificate: tuple[Path, Path], origin
         assert_fetched(ended, tmp_path, size)
     with ProxyServer(hosts=hosts, tls=server_context(certificate)) as proxy, WorkerProcess() as worker:
         ended = worker.fetch(spec("http://origin.test/gen/5/1", tmp_path), proxy=manual(f"https://{proxy.place}"))
-        assert (ended.error, ended.transient) == ("ERROR_WINHTTP_SECURE_FAILURE", False)
+        assert (ended.error, ended.transient) == ("ERROR_WINHTTP_SECURE_INVALID_CA", False)
         assert f"proxy https://{proxy.place}" in ended.message
 
 

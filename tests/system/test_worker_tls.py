@@ -66,7 +66,7 @@ def test_known_server(origin: Origin, certificate: tuple[Path, Path], tmp_path: 
 def test_unknown_server(origin: Origin, tmp_path: Path) -> None:
     with WorkerProcess() as worker:
         ended = worker.fetch(spec(origin.url("/gen/10/1"), tmp_path))
-    assert (ended.error, ended.transient) == ("ERROR_WINHTTP_SECURE_FAILURE", False)
+    assert (ended.error, ended.transient) == ("ERROR_WINHTTP_SECURE_INVALID_CA", False)
     assert ended.context == ErrorContext.GENERAL_TRANSPORT
     assert "127.0.0.1" in ended.message
 
@@ -74,7 +74,7 @@ def test_unknown_server(origin: Origin, tmp_path: Path) -> None:
 def test_wrong_name(origin: Origin, certificate: tuple[Path, Path], tmp_path: Path) -> None:
     with WorkerProcess(env={"SSL_CERT_FILE": str(certificate[0])}) as worker:
         ended = worker.fetch(spec(f"https://localhost:{origin.port}/gen/10/1", tmp_path))
-    assert (ended.error, ended.transient) == ("ERROR_WINHTTP_SECURE_FAILURE", False)
+    assert (ended.error, ended.transient) == ("ERROR_WINHTTP_SECURE_CERT_CN_INVALID", False)
 
 
 def test_server_that_speaks_no_tls(tmp_path: Path) -> None:

@@ -233,5 +233,5 @@ def test_a_server_that_nobody_vouches_for_gets_nothing(secure: UploadServer, tmp
     source, _ = make(tmp_path, KIBI)
     with WorkerProcess() as worker:
         ended = worker.upload(order(secure, source))
-    assert (ended.error, ended.transient, ended.index) == ("ERROR_WINHTTP_SECURE_FAILURE", False, 0)
+    assert (ended.error, ended.transient, ended.index) == ("ERROR_WINHTTP_SECURE_INVALID_CA", False, 0)
     assert not secure.packets

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Final, Protocol
 
 from openbits.core.http import Response
 from openbits.core.proxylist import Proxy
@@ -36,6 +36,46 @@ class Outgoing(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """A client certificate with its key, and the certificates that go along with it, in PEM."""
+
+    name: str
+    """For people."""
+    certificate: bytes
+    key: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Belief:
+    """Whom a request believes to be the server, and what it shows of itself.
+
+    A server is believed when everything holds that is said here.
+    """
+
+    verifies_chain: bool = True
+    """Whether somebody whom the machine trusts must vouch for its certificate."""
+    verifies_name: bool = True
+    keys: tuple[str, ...] = ()
+    """Whose key must be one of these: hashes as in RFC 7469."""
+    authorities: bytes = field(default=b"", repr=False)
+    """Who is trusted, in PEM, in place of the system's trust store; empty for the latter."""
+    identity: Identity | None = None
+
+
+BELIEF: Final = Belief()
+"""That of ordinary jobs."""
+
+
+class Probe(enum.Enum):
+    """Whether only a connection is made, so that the server shows its certificate."""
+
+    NO = "no"
+    CERTIFICATE = "certificate"
+    STATUS = "status"
+    """And a word of its authority that it has not been revoked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """What to ask for."""
 
@@ -50,8 +90,18 @@ class Request:
     """Through which proxy; None: directly."""
     method: str = ""
     """Of an upload's request: it goes by HTTP/1.1, and says how long its body is even if there is none."""
+    download_method: str = ""
+    """Of a download that is not asked for by GET (H10): the request has no body."""
     outgoing: Outgoing | None = None
     """What is sent along; only with a method that is neither GET nor HEAD."""
+    belief: Belief = BELIEF
+    probe: Probe = Probe.NO
+    """A client that has probed does nothing else any more."""
+
+    @property
+    def verb(self) -> str:
+        """The method as the server sees it."""
+        return "HEAD" if self.head else self.method or self.download_method or "GET"
 
     @property
     def is_tunnelled(self) -> bool:
@@ -65,6 +115,8 @@ class Preparing:
 
     is_over: bool = False
     is_cancelled: bool = False
+    is_for_people: bool = False
+    """Whether a program is being asked, which may take as long as it likes."""
 
     def cancel(self) -> None:
         """Nobody wants it any more."""

@@ -16,8 +16,8 @@ import pycurl
 from openbits.core.http import InvalidAnswer, Response, final_response, host_of, wire_url
 from openbits.core.proxylist import Proxy
 from openbits.errors import ErrorContext
-from openbits.version import __version__
-from openbits.worker.asking import Body, Handler, Request
+from openbits.worker.asking import BELIEF, Belief, Body, Handler, Probe, Request
+from openbits.worker.curlhandle import make_handle, set_belief, set_probe, shown_chain
 from openbits.worker.engine import Engine
 from openbits.worker.failure import Failure, TransferError
 from openbits.worker.proxies import Attempt, map_proxy_error
@@ -25,16 +25,12 @@ from openbits.worker.takeover import take_socket
 from openbits.worker.tcpinfo import Outflow, outflow
 from openbits.worker.transport import map_error
 
-USER_AGENT: Final = f"OpenBITS/{__version__}"
-_BUFFER_BYTES: Final = 512 * 1024
 _UPLOAD_BUFFER_BYTES: Final = 512 * 1024
 """What libcurl asks for at once; more brings nothing, 64 KiB cost half as much again."""
 _HEADER_LIMIT: Final = 64 * 1024
 _DISCARD_LIMIT: Final = 64 * 1024
 """Up to here an unwanted body is read to its end, so that the connection can be used again."""
 _GOT_NOTHING: Final = int(pycurl.E_GOT_NOTHING)
-_SUPPRESS_CONNECT_HEADERS: Final = 265
-"""CURLOPT_SUPPRESS_CONNECT_HEADERS, for which pycurl has no name: a proxy's answer to CONNECT is not the server's."""
 _AUTH_SCHEMES: Final = (
     (pycurl.HTTPAUTH_BASIC, "Basic"),
     (pycurl.HTTPAUTH_DIGEST, "Digest"),
@@ -44,6 +40,10 @@ _AUTH_SCHEMES: Final = (
 _NO_EXPECT: Final = "Expect:"
 """Takes libcurl's `Expect: 100-continue` away: it costs a round trip for each packet, and an upload's first
 request has no body, so that it is known by then whether the server takes any."""
+_WITHOUT_BODY: Final = frozenset(("GET", "DELETE", "OPTIONS"))
+_EMPTY_BODY: Final = "Content-Length: 0"
+"""Of a request by any other method the server has to know that there is no body (RFC 9110, section 8.6): many answer
+411 to a POST that does not say so."""
 
 
 class Client:
@@ -54,12 +54,8 @@ class Client:
         self._on_unexpected = on_unexpected
         self._connect_timeout_s = connect_timeout_s
         self._lines: list[bytes] = []
-        self._curl = self._make_curl()
-        self._headers: tuple[str, ...] = ()
-        self._proxy_headers: tuple[str, ...] = ()
-        self._proxy: Proxy | None = None
         self._request: Request | None = None
-        self._is_special = False
+        self._set_up()
         self._handler: Handler | None = None
         self._header_bytes = 0
         self._body_bytes = 0
@@ -70,31 +66,24 @@ class Client:
         self._is_paused = False
         self.handed_bytes = 0
         """How much of the request's body libcurl has taken."""
+        self.wants_certificate = False
+        """Of a probe: whether the server would take a client certificate."""
+        self.error: tuple[int, str] | None = None
+        """Of a probe: how it ended for libcurl."""
 
     def __repr__(self) -> str:
         return f"<Client {self._request.url if self._request else 'idle'}>"
 
+    def _set_up(self) -> None:
+        self._curl = self._make_curl()
+        self._headers: tuple[str, ...] = ()
+        self._proxy_headers: tuple[str, ...] = ()
+        self._proxy: Proxy | None = None
+        self._belief = BELIEF
+        self._is_special = False
+
     def _make_curl(self) -> Any:
-        curl = pycurl.Curl()
-        curl.setopt(pycurl.NOSIGNAL, 1)
-        # Proxies never come from the environment, nor credentials from ~/.netrc (architecture, section 1): an
-        # empty text is no proxy and no exception; an option that is not set would be looked up in the environment.
-        curl.setopt(pycurl.PROXY, "")
-        curl.setopt(pycurl.NOPROXY, "")
-        curl.setopt(_SUPPRESS_CONNECT_HEADERS, 1)
-        curl.setopt(pycurl.NETRC, pycurl.NETRC_IGNORED)
-        curl.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
-        curl.setopt(pycurl.FOLLOWLOCATION, 0)
-        curl.setopt(pycurl.BUFFERSIZE, _BUFFER_BYTES)
-        curl.setopt(pycurl.USERAGENT, USER_AGENT)
-        curl.setopt(pycurl.TCP_KEEPALIVE, 1)
-        curl.setopt(pycurl.CONNECTTIMEOUT, self._connect_timeout_s)
-        curl.setopt(pycurl.SSLVERSION, pycurl.SSLVERSION_TLSv1_2)
-        curl.setopt(pycurl.SSL_VERIFYPEER, 1)
-        curl.setopt(pycurl.SSL_VERIFYHOST, 2)
-        if self._engine.ca_file is not None:
-            curl.setopt(pycurl.CAINFO, self._engine.ca_file)
-            curl.setopt(pycurl.PROXY_CAINFO, self._engine.ca_file)
+        curl = make_handle(self._engine.ca_file, self._connect_timeout_s)
         # Lines are only collected here, and read when the body begins: ten calls of ours for the header
         # of every small file would cost as much as the file.
         curl.setopt(pycurl.HEADERFUNCTION, self._lines.append)
@@ -109,9 +98,15 @@ class Client:
     def send(self, request: Request, handler: Handler) -> None:
         """Begin a request."""
         assert self._handler is None
+        if request.belief is not self._belief:
+            self._believe(request.belief)
         curl = self._curl
         curl.setopt(pycurl.URL, wire_url(request.url))
-        headers = request.headers if not request.method else (*request.headers, _NO_EXPECT)
+        headers = request.headers
+        if request.method:
+            headers = (*headers, _NO_EXPECT)
+        elif request.download_method and request.download_method not in _WITHOUT_BODY:
+            headers = (*headers, _EMPTY_BODY)
         if headers != self._headers:
             curl.setopt(pycurl.HTTPHEADER, [line.encode("utf-8", "surrogateescape") for line in headers])
             self._headers = headers
@@ -121,10 +116,12 @@ class Client:
         if request.proxy != self._proxy:
             curl.setopt(pycurl.PROXY, str(request.proxy) if request.proxy is not None else "")
             self._proxy = request.proxy
-        is_special = request.head or request.fresh or bool(request.method)
+        is_special = request.head or request.fresh or bool(request.method or request.download_method)
         if is_special or self._is_special:
             self._set_method(request)
             self._is_special = is_special
+        if request.probe is not Probe.NO:
+            self._set_probe(request.probe)
         self._request = request
         self._handler = handler
         self._lines.clear()
@@ -135,6 +132,33 @@ class Client:
         if request.outgoing is not None:
             request.outgoing.rewind(0, self._go_on)
         self._engine.start(curl, self)
+
+    def _believe(self, belief: Belief) -> None:
+        if belief == self._belief:
+            return
+        if self._belief is not BELIEF:
+            # Keys and certificates that a handle once had cannot be taken from it.
+            self._curl.close()
+            self._set_up()
+        set_belief(self._curl, belief)
+        self._belief = belief
+
+    def _set_probe(self, probe: Probe) -> None:
+        self.wants_certificate = False
+        self.error = None
+        set_probe(self._curl, wants_status=probe is Probe.STATUS)
+        self._curl.setopt(pycurl.DEBUGFUNCTION, self._on_debug)
+        self._curl.setopt(pycurl.VERBOSE, 1)
+
+    def _on_debug(self, kind: int, text: bytes) -> None:
+        """The only place where libcurl says that a server would take a client certificate."""
+        if kind == pycurl.INFOTYPE_TEXT and b"(IN)" in text and b"Request CERT" in text:
+            self.wants_certificate = True
+
+    @property
+    def shown_chain(self) -> tuple[str, ...]:
+        """What a probe was shown: the server's certificate first, in PEM."""
+        return shown_chain(self._curl)
 
     def _set_method(self, request: Request) -> None:
         curl = self._curl
@@ -148,6 +172,8 @@ class Client:
             curl.setopt(pycurl.NOBODY, 1 if is_head else 0)
             if not is_head:
                 curl.setopt(pycurl.HTTPGET, 1)
+            if request.download_method:
+                curl.setopt(pycurl.CUSTOMREQUEST, request.download_method)
             return
         curl.setopt(pycurl.NOBODY, 0)
         curl.setopt(pycurl.UPLOAD, 1)
@@ -190,7 +216,9 @@ class Client:
         handler, request = self._handler, self._request
         assert handler is not None
         assert request is not None
-        if error is None and self._response is None and self._failure is None:
+        if request.probe is not Probe.NO:
+            self.error = error
+        elif error is None and self._response is None and self._failure is None:
             self._read_header()
             if self._response is None:
                 # libcurl takes a header that ends in its middle for a complete one.
@@ -231,6 +259,7 @@ class Client:
                 is_old=self.was_reused,
                 os_errno=self._curl.getinfo(pycurl.OS_ERRNO),
                 connect_timeout_s=self._connect_timeout_s,
+                verify_result=self._curl.getinfo(pycurl.PROXY_SSL_VERIFYRESULT),
             )
             failure = map_proxy_error(*error, attempt)
             if failure is not None:
@@ -242,6 +271,8 @@ class Client:
             os_errno=self._curl.getinfo(pycurl.OS_ERRNO),
             is_connected=self.was_connected,
             connect_timeout_s=self._connect_timeout_s,
+            verify_result=self._curl.getinfo(pycurl.SSL_VERIFYRESULT),
+            shown=request.belief.identity.name if request.belief.identity is not None else "",
         )
 
     def try_socket(self) -> None:

@@ -47,7 +47,7 @@ class Engine:
         self._is_settling = False
         self._deadline: float | None = None
         self._timer: Timer | None = None
-        self.ca_file = os.environ.get("SSL_CERT_FILE") or next(filter(os.path.exists, _CA_FILES), None)
+        self.ca_file = os.environ.get("SSL_CERT_FILE") or next(filter(os.path.exists, _CA_FILES), _CA_FILES[0])
 
     def __repr__(self) -> str:
         return f"<Engine requests={len(self._clients)} sockets={len(self._watched)}>"

@@ -17,6 +17,7 @@ from openbits.errors import ErrorContext, error_code, http_error_name
 from openbits.frames.network import ProxySpec
 from openbits.worker.desktop import read_desktop
 from openbits.worker.failure import Failure, TransferError
+from openbits.worker.tlserrors import secure_failure
 from openbits.worker.transport import TLS_ERRORS, reason_of
 
 _RECV_ERROR: Final = 56
@@ -177,6 +178,8 @@ class Attempt:
     """Whether an earlier request had made the connection."""
     os_errno: int
     connect_timeout_s: int
+    verify_result: int = 0
+    """What OpenSSL thinks of the proxy's certificate; the job's security flags are not about proxies."""
 
 
 def map_proxy_error(code: int, text: str, attempt: Attempt) -> Failure | None:
@@ -186,12 +189,7 @@ def map_proxy_error(code: int, text: str, attempt: Attempt) -> Failure | None:
         return refused_tunnel(attempt.connect_status, proxy, attempt.host)
     is_before_server = attempt.connect_status == 0 and not attempt.is_old
     if proxy.protocol == "https" and code in TLS_ERRORS | {_SSL_CONNECT_ERROR} and is_before_server:
-        return Failure(
-            name="ERROR_WINHTTP_SECURE_FAILURE",
-            context=ErrorContext.GENERAL_TRANSPORT,
-            message=f"no secure connection to the proxy {proxy}: {detail}: check the proxy's certificate",
-            transient=False,
-        )
+        return secure_failure(code, detail, attempt.verify_result, f"the proxy {proxy}")
     match code:
         case _ if code == _COULDNT_RESOLVE_PROXY:
             return _gone("ERROR_WINHTTP_NAME_NOT_RESOLVED", f"the name of the proxy {proxy} could not be resolved")

@@ -10,6 +10,7 @@ from typing import Final
 
 from openbits.errors import ErrorContext
 from openbits.worker.failure import Failure
+from openbits.worker.tlserrors import alert_failure, secure_failure
 
 _UNSUPPORTED_PROTOCOL: Final = 1
 _URL_MALFORMAT: Final = 3
@@ -27,16 +28,27 @@ TLS_ERRORS: Final = frozenset((53, 54, 58, 59, 60, 64, 66, 77, 80, 82, 83, 90, 9
 _BROKEN_ERRNOS: Final = frozenset((errno.ECONNRESET, errno.EPIPE, errno.ETIMEDOUT, errno.ECONNABORTED))
 
 
-def map_error(code: int, text: str, *, host: str, os_errno: int, is_connected: bool, connect_timeout_s: int) -> Failure:
-    """What a libcurl error means for the transfer."""
+def map_error(
+    code: int,
+    text: str,
+    *,
+    host: str,
+    os_errno: int,
+    is_connected: bool,
+    connect_timeout_s: int,
+    verify_result: int = 0,
+    shown: str = "",
+) -> Failure:
+    """What a libcurl error means for the transfer.
+
+    `verify_result` is OpenSSL's opinion of the server's certificate, `shown` the client certificate that was presented.
+    """
     detail = text.strip().rstrip(".")
-    if "certificate required" in detail:
-        return _fatal("ERROR_WINHTTP_CLIENT_AUTH_CERT_NEEDED", f"{host} asks for a client certificate")
+    alert = alert_failure(detail, host, shown=shown)
+    if alert is not None:
+        return alert
     if code in TLS_ERRORS or (code == _SSL_CONNECT_ERROR and not _is_cut(os_errno, detail)):
-        return _fatal(
-            "ERROR_WINHTTP_SECURE_FAILURE",
-            f"no secure connection to {host}: {detail}: check the server's certificate and this machine's clock",
-        )
+        return secure_failure(code, detail, verify_result, host, shown=shown)
     match code:
         case _ if code == _COULDNT_RESOLVE_HOST:
             return _broken("ERROR_WINHTTP_NAME_NOT_RESOLVED", f"the name {host} could not be resolved: check it")

@@ -131,11 +131,20 @@ def test_errors_behind_the_proxy_are_not_its_own(code: int, changes: dict[str, A
     assert map_proxy_error(code, "text", attempt(**changes)) is None
 
 
-@pytest.mark.parametrize("code", [35, 60])
-def test_a_proxy_with_a_wrong_certificate_is_not_passed_over(code: int) -> None:
-    failure = map_proxy_error(code, "text", attempt(proxy=SECURE))
+@pytest.mark.parametrize(
+    ("code", "result", "name"),
+    [
+        (35, 1, "ERROR_WINHTTP_SECURE_CHANNEL_ERROR"),
+        (60, 20, "ERROR_WINHTTP_SECURE_INVALID_CA"),
+        (60, 10, "ERROR_WINHTTP_SECURE_CERT_DATE_INVALID"),
+        (60, 1, "ERROR_WINHTTP_SECURE_CERT_CN_INVALID"),
+    ],
+)
+def test_a_proxy_with_a_wrong_certificate_is_not_passed_over(code: int, result: int, name: str) -> None:
+    failure = map_proxy_error(code, "text", attempt(proxy=SECURE, verify_result=result))
     assert failure is not None
-    assert (failure.name, failure.transient) == ("ERROR_WINHTTP_SECURE_FAILURE", False)
+    assert (failure.name, failure.transient) == (name, False)
+    assert "the proxy https://" in failure.message
     assert not failure.may_try_next_proxy
 
 

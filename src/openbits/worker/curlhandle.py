@@ -1,0 +1,83 @@
+"""libcurl handles, with everything that holds for each of their requests.
+
+The rule: what is not set here or by a request is libcurl's default and nobody's environment: no proxy, no ~/.netrc, no
+~/.curlrc, and the system's trust store, never one that a package brings along.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+import pycurl
+
+from openbits.version import __version__
+from openbits.worker.asking import BELIEF, Belief
+
+USER_AGENT: Final = f"OpenBITS/{__version__}"
+_BUFFER_BYTES: Final = 512 * 1024
+_SUPPRESS_CONNECT_HEADERS: Final = 265
+"""CURLOPT_SUPPRESS_CONNECT_HEADERS, for which pycurl has no name: a proxy's answer to CONNECT is not the server's."""
+_PEM: Final = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+
+
+def make_handle(ca_file: str, connect_timeout_s: int) -> Any:
+    """Return a handle for requests."""
+    curl = pycurl.Curl()
+    curl.setopt(pycurl.NOSIGNAL, 1)
+    # Proxies never come from the environment, nor credentials from ~/.netrc (architecture, section 1): an
+    # empty text is no proxy and no exception; an option that is not set would be looked up in the environment.
+    curl.setopt(pycurl.PROXY, "")
+    curl.setopt(pycurl.NOPROXY, "")
+    curl.setopt(_SUPPRESS_CONNECT_HEADERS, 1)
+    curl.setopt(pycurl.NETRC, pycurl.NETRC_IGNORED)
+    curl.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
+    curl.setopt(pycurl.FOLLOWLOCATION, 0)
+    curl.setopt(pycurl.BUFFERSIZE, _BUFFER_BYTES)
+    curl.setopt(pycurl.USERAGENT, USER_AGENT)
+    curl.setopt(pycurl.TCP_KEEPALIVE, 1)
+    curl.setopt(pycurl.CONNECTTIMEOUT, connect_timeout_s)
+    curl.setopt(pycurl.SSLVERSION, pycurl.SSLVERSION_TLSv1_2)
+    curl.setopt(pycurl.PROXY_SSLVERSION, pycurl.SSLVERSION_TLSv1_2)
+    curl.setopt(pycurl.PROXY_SSL_VERIFYPEER, 1)
+    curl.setopt(pycurl.PROXY_SSL_VERIFYHOST, 2)
+    # A file that is not there ends every secure connection; left out, a default of the library's would take its place.
+    curl.setopt(pycurl.CAINFO, ca_file)
+    curl.setopt(pycurl.PROXY_CAINFO, ca_file)
+    set_belief(curl, BELIEF)
+    return curl
+
+
+def set_belief(curl: Any, belief: Belief) -> None:
+    """Say whom the handle believes; a handle that has had keys cannot do without any more."""
+    curl.setopt(pycurl.SSL_VERIFYPEER, 1 if belief.verifies_chain else 0)
+    curl.setopt(pycurl.SSL_VERIFYHOST, 2 if belief.verifies_name else 0)
+    if belief.keys:
+        curl.setopt(pycurl.PINNEDPUBLICKEY, ";".join(f"sha256//{key}" for key in belief.keys))
+    if belief.authorities:
+        curl.setopt(pycurl.CAINFO_BLOB, belief.authorities)
+    if belief.identity is not None:
+        curl.setopt(pycurl.SSLCERTTYPE, "PEM")
+        curl.setopt(pycurl.SSLKEYTYPE, "PEM")
+        curl.setopt(pycurl.SSLCERT_BLOB, belief.identity.certificate)
+        curl.setopt(pycurl.SSLKEY_BLOB, belief.identity.key)
+
+
+def set_probe(curl: Any, *, wants_status: bool) -> None:
+    """Let the handle only connect, anew, and tell what the server shows."""
+    curl.setopt(pycurl.CONNECT_ONLY, 1)
+    curl.setopt(pycurl.FRESH_CONNECT, 1)
+    # A session that is taken up again shows no chain.
+    curl.setopt(pycurl.SSL_SESSIONID_CACHE, 0)
+    curl.setopt(pycurl.OPT_CERTINFO, 1)
+    curl.setopt(pycurl.SSL_VERIFYSTATUS, 1 if wants_status else 0)
+
+
+def shown_chain(curl: Any) -> tuple[str, ...]:
+    """The certificates that the server showed on a probe's connection, in PEM, its own first."""
+    found = []
+    for fields in curl.getinfo(pycurl.INFO_CERTINFO):
+        for name, value in fields:
+            if name == "Cert":
+                found += _PEM.findall(value)
+    return tuple(found)
