@@ -137,13 +137,11 @@ def job_detail(manager: Manager, job: Job, caller: Caller, headers: str | None) 
     """Render a job with its properties; custom headers are for the owner's eyes only (A2), if for anybody's."""
     credentials = None
     if access.owns(caller, job.owner):
+        slots = [(slot, True) for slot in job.implicit_credentials]
+        slots += [(each.slot, False) for each in job.explicit_credentials]
         credentials = [
-            wire.CredentialOut(target=slot.target, scheme=slot.scheme, implicit=True)
-            for slot in sorted(job.implicit_credentials)
-        ]
-        credentials += [
-            wire.CredentialOut(target=each.slot.target, scheme=each.slot.scheme, implicit=False)
-            for each in job.explicit_credentials
+            wire.CredentialOut(target=slot.target, scheme=slot.scheme, implicit=implicit)
+            for slot, implicit in sorted(slots)
         ]
     settings = job.settings
     shown = wire.SettingsOut(
@@ -168,6 +166,7 @@ def job_detail(manager: Manager, job: Job, caller: Caller, headers: str | None) 
         proxy_list=settings.proxy_list or None,
         proxy_bypass_list=settings.proxy_bypass_list or None,
         upload_protocol=settings.upload_protocol,
+        use_netrc=settings.use_netrc,
     )
     helper = manager.helper_of(job)
     return wire.JobDetail(
@@ -176,6 +175,7 @@ def job_detail(manager: Manager, job: Job, caller: Caller, headers: str | None) 
         owner_integrity_level=integrity_level(job.owner),
         owner_is_elevated=job.owner.is_elevated,
         credentials=credentials,
+        headers_are_write_only=job.headers_are_write_only,
         helper_token_flags=int(job.helper_flags),
         helper_token=_owner_out(helper) if helper is not None else None,
         proxy_in_use=manager.way(job) or None,

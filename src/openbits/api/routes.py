@@ -172,6 +172,28 @@ ROUTES: tuple[Route, ...] = (
         ),
     ),
     Route(
+        method="GET",
+        path=f"{_JOB}/custom-headers",
+        handler="get_custom_headers",
+        text="The custom headers; the owner's alone, and nobody's once they are write-only (H6).",
+        answer=wire.CustomHeadersOut,
+    ),
+    Route(
+        method="PUT",
+        path=f"{_JOB}/custom-headers",
+        handler="set_custom_headers",
+        text="Set the custom headers, or clear them; the owner's alone (H5).",
+        body=wire.CustomHeadersIn,
+        answer=wire.VerbResult,
+    ),
+    Route(
+        method="POST",
+        path=f"{_JOB}/custom-headers/write-only",
+        handler="hide_custom_headers",
+        text="From now on nobody reads the custom headers; they are sent as before (H11).",
+        answer=wire.VerbResult,
+    ),
+    Route(
         method="POST",
         path=f"{_JOB}/take-ownership",
         handler="take_ownership",

@@ -78,6 +78,8 @@ class SettingsIn(Request):
     proxy_list: str | msgspec.UnsetType | None = msgspec.UNSET
     proxy_bypass_list: str | msgspec.UnsetType | None = msgspec.UNSET
     upload_protocol: str | msgspec.UnsetType = msgspec.UNSET
+    use_netrc: bool | msgspec.UnsetType = msgspec.UNSET
+    """Whether the owner's ~/.netrc may answer servers; set by the owner alone."""
 
 
 class ProxySettingsIn(Request):
@@ -128,6 +130,12 @@ class CredentialsIn(Request):
     scheme: str
     user_name: str | None = None
     password: str | None = None
+
+
+class CustomHeadersIn(Request):
+    """SetCustomHeaders (H5): header lines, each ended by CR LF; null, or nothing, clears them."""
+
+    custom_headers: str | None
 
 
 class PrefixIn(Request):
@@ -238,12 +246,14 @@ class SettingsOut(Response):
     stall_timeout: int
     umask: int
     custom_headers: str | None
+    """None for anyone but the owner (A2), and for everybody once they are write-only (H11)."""
     proxy_usage: str
     proxy_list: str | None
     proxy_bypass_list: str | None
-    """None for anyone but the owner (A2)."""
     upload_protocol: str
     """`bits`, `tus`, `ietf`, `put`, or `auto`, which asks the server; it means nothing to downloads."""
+    use_netrc: bool
+    """Whether the owner's ~/.netrc may answer servers that ask who it is."""
 
 
 class CredentialOut(Response):
@@ -252,6 +262,13 @@ class CredentialOut(Response):
     target: str
     scheme: str
     implicit: bool
+
+
+class CustomHeadersOut(Response):
+    """GetCustomHeaders (H6): S_FALSE, and null, where there are none."""
+
+    result: Literal["S_OK", "S_FALSE"]
+    custom_headers: str | None
 
 
 class JobOut(Response):
@@ -289,7 +306,9 @@ class JobDetail(JobOut):
     owner_is_elevated: bool
     """Whether the owner was an administrator when he made or took the job (J52)."""
     credentials: list[CredentialOut] | None
-    """What SetCredentials was called for; None for anyone but the owner (A2)."""
+    """What SetCredentials was called for, never with what; None for anyone but the owner (A2)."""
+    headers_are_write_only: bool
+    """Whether nobody can read the custom headers any more (H11)."""
     helper_token_flags: int
     """For what the helper token is used (T3)."""
     helper_token: OwnerOut | None

@@ -9,7 +9,7 @@ import click
 
 from openbits.cli import targets
 from openbits.cli.common import Context, pass_context
-from openbits.cli.transfer import Wishes, carry_out, transfer_options
+from openbits.cli.transfer import Wishes, carry_out, hint_at_passwords, transfer_options
 from openbits.client import calls
 from openbits.client.specs import default_settings
 
@@ -54,6 +54,9 @@ def get(
     system service and no user service answers, the user's is started. The service knows nothing of this shell's proxy
     variables; where they name a proxy for the URLs, they are written into the job, and a line says so.
     """
+    if input_file == "-" and wishes.password.password_stdin:
+        raise click.UsageError("standard input has the URLs: give --password-file or --password-fd")
+    hint_at_passwords(urls)
     lines = targets.read_lines(input_file) if input_file is not None else ()
     wanted = targets.choose_targets(urls, output=output, directory=directory, lines=lines)
     checked = targets.checked_checksum(checksum)

@@ -215,9 +215,9 @@ def set_properties(context: Context, job: str, assignments: Sequence[str], as_js
 
     Keys are BITS's names: name, description, priority, minimum_retry_delay, no_progress_timeout, maximum_download_time,
     notify_flags, cost_flags, notification_clsid, dynamic_content, high_performance, max_download_size; and ours:
-    strict_http, file_concurrency, stall_timeout, umask (octal), custom_headers, upload_protocol. Durations are
-    seconds, sizes bytes, switches true or false; 'none' takes a limit back. reply_file_name, of an upload-reply job,
-    is set alone.
+    strict_http, file_concurrency, stall_timeout, umask (octal), custom_headers, upload_protocol, use_netrc.
+    Durations are seconds, sizes bytes, switches true or false; 'none' takes a limit back. reply_file_name, of an
+    upload-reply job, is set alone.
     """
     changes = parse_assignments(assignments)
     session = context.session()

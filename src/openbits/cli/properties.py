@@ -82,6 +82,7 @@ _PARSERS: Final[dict[str, tuple[Callable[[str], Any], str]]] = {
     "proxy_list": (_list, "a list of proxies, or none"),
     "proxy_bypass_list": (_list, "a list of hosts, or none"),
     "upload_protocol": (_text, "auto, bits, tus, ietf or put"),
+    "use_netrc": (_switch, "true or false"),
     REPLY_FILE_NAME: (_path, "a path, or none"),
 }
 NAMES: Final = tuple(_PARSERS)

@@ -21,7 +21,7 @@ from openbits.cli.common import (
     socket_option,
 )
 from openbits.cli.text import safe
-from openbits.cli.transfer import Wishes, carry_out, transfer_options
+from openbits.cli.transfer import Wishes, carry_out, hint_at_passwords, transfer_options
 from openbits.client import calls
 from openbits.client.specs import default_settings
 
@@ -50,6 +50,7 @@ def put(context: Context, *, file: str, url: str, reply: str | None, protocol: s
     service and no user service answers, the user's is started. Proxies of this shell's environment are written into the
     job, as with 'bits get'.
     """
+    hint_at_passwords([url])
     path = targets.absolute(file)
     target = targets.upload_url(url, path)
     if target != url:

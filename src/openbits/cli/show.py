@@ -120,15 +120,23 @@ def job_lines(job: Mapping[str, Any], why: str) -> list[str]:
     rows += reply_rows(job)
     rows += error_rows(job["error"])
     hidden = ("name", "description", *(("upload_protocol",) if job["type"] == "download" else ()))
-    rows += [(key, properties.show(key, value)) for key, value in job["settings"].items() if key not in hidden]
+    settings = dict(job["settings"])
+    if job.get("headers_are_write_only"):
+        settings["custom_headers"] = "(write-only)"
+    rows += [(key, properties.show(key, value)) for key, value in settings.items() if key not in hidden]
     label_columns = max(len(label) for label, _ in rows)
     return [f"{label + ':':<{label_columns + 1}} {value}".rstrip() for label, value in rows]
 
 
 def credential_rows(job: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return what the job may prove to whom, for its owner, where that is anything (J35)."""
-    allowed = [f"the {slot['target']} ({slot['scheme']})" for slot in job.get("credentials") or ()]
-    return [("credentials", f"the account's own, for {' and '.join(allowed)}")] if allowed else []
+    rows = []
+    for what, implicit in (("a user name and a password", False), ("the account's own", True)):
+        slots = [slot for slot in job.get("credentials") or () if slot["implicit"] is implicit]
+        if slots:
+            meant = " and ".join(f"the {slot['target']} ({slot['scheme']})" for slot in slots)
+            rows.append(("credentials", f"{what}, for {meant}"))
+    return rows
 
 
 def helper_rows(job: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -9,7 +9,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import click
@@ -18,14 +18,17 @@ from openbits.cli import proxyenv, targets
 from openbits.cli.common import PRIORITIES, Context, hint, json_option, print_json, say, socket_option
 from openbits.cli.display import choose_display
 from openbits.cli.follow import Follower, raise_if_failed
+from openbits.cli.passwords import PasswordSource, password_options
 from openbits.cli.text import safe
 from openbits.client import calls
-from openbits.client.calls import Json
+from openbits.client.calls import Json, Script
 from openbits.client.session import Session
 from openbits.errors import BitsError, ExitCode
 
 NAME_LIMIT: Final = 256
 MANY_FILES: Final = 20
+SCHEMES: Final = ("negotiate", "ntlm", "digest", "basic")
+"""A person knows a password, not what the server asks for it by; the strongest that it offers is used."""
 
 _OPTIONS: Final = (
     click.option("--name", metavar="NAME", help="Display name of the job. Else: the name of the first file."),
@@ -55,10 +58,21 @@ _OPTIONS: Final = (
         is_flag=True,
         help="Leave out the proxies of this shell's http_proxy, https_proxy, all_proxy and no_proxy.",
     ),
+    click.option(
+        "--user", metavar="NAME", help="User name for a server that asks for one; the password is asked for, or read."
+    ),
     click.option("-q", "--quiet", is_flag=True, help="Show no progress."),
     json_option,
     socket_option,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """A user name and a password for the servers of a job."""
+
+    user: str
+    password: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,8 +85,10 @@ class Wishes:
     headers: Sequence[str]
     retry_delay: int
     no_proxy_env: bool
+    user: str | None
     quiet: bool
     as_json: bool
+    password: PasswordSource
 
     def settings(self, urls: Iterable[str]) -> dict[str, Any]:
         """Return the job's properties; says which proxies the shell's environment brings in. Raises UsageError."""
@@ -85,6 +101,14 @@ class Wishes:
             if line:
                 hint(line)
         return settings
+
+    def login(self) -> Login | None:
+        """Return the user name and the password, which is asked for now; None without. Raises UsageError."""
+        if self.user is None:
+            if self.password.is_named:
+                raise click.UsageError("the password needs a user name: give --user NAME")
+            return None
+        return Login(self.user, self.password.read(f"Password of {safe(self.user)}: "))
 
     def display_name(self, path: str) -> str:
         """Return the job's name: the one that was asked for, or that of its first file."""
@@ -101,7 +125,7 @@ def transfer_options(function: Callable[..., None]) -> Callable[..., None]:
 
     for option in reversed(_OPTIONS):
         command = option(command)
-    return command
+    return password_options(command)
 
 
 def start_service_if_needed() -> None:
@@ -113,18 +137,35 @@ def start_service_if_needed() -> None:
 
 def carry_out(context: Context, job: Json, wishes: Wishes) -> None:
     """Create a job and see it to its end, or print its id where nobody is to wait."""
+    login = wishes.login()
     session = context.session(start=start_service_if_needed)
-    job_id = session.perform(calls.create_large_job(job))
+    job_id = session.perform(calls.create_large_job(job) if login is None else create_with(job, login))
     if wishes.is_async:
         print_json({"id": job_id}) if wishes.as_json else say(job_id)
         return
     ended = see_to_end(session, job_id, job["name"], wishes)
-    files = [{"remote_name": file["remote_name"], "local_name": file["local_name"]} for file in job["files"]]
+    files = [
+        {"remote_name": targets.shown_url(file["remote_name"]), "local_name": file["local_name"]}
+        for file in job["files"]
+    ]
     if wishes.as_json:
         print_json({**ended, "files": files})
     raise_if_failed(ended)
     if not wishes.as_json:
         print_paths(results(ended, files))
+
+
+def create_with(job: Json, login: Login) -> Script[str]:
+    """Create a job that has a user name and a password for whatever scheme its servers ask for, then resume it."""
+    job_id = yield from calls.create_large_job({**job, "resume": False})
+    try:
+        for scheme in SCHEMES:
+            yield calls.set_credentials(job_id, "server", scheme, login.user, login.password)
+        yield calls.resume(job_id)
+    except BitsError:
+        yield calls.cancel(job_id)
+        raise
+    return job_id
 
 
 def see_to_end(session: Session, job_id: str, name: str, wishes: Wishes) -> Json:
@@ -168,6 +209,12 @@ def interrupted(job_id: str) -> click.exceptions.Exit:
         f"stop it with 'bits cancel {job_id}'"
     )
     return click.exceptions.Exit(ExitCode.INTERRUPTED)
+
+
+def hint_at_passwords(urls: Iterable[str]) -> None:
+    """Say that what stands on a command line is no secret, where it is a password."""
+    if any(":" in url.partition("://")[2].partition("/")[0].rpartition("@")[0] for url in urls):
+        hint("bits: every account can see the password in the URL while this command runs: give --user instead")
 
 
 def print_paths(paths: Sequence[str]) -> None:

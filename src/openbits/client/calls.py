@@ -341,6 +341,23 @@ def remove_credentials(job_id: str, target: str, scheme: str) -> Call[Json]:
     return Call("DELETE", f"{_job_path(job_id)}/credentials{encode_query({'target': target, 'scheme': scheme})}")
 
 
+def custom_headers(job_id: str) -> Call[str | None]:
+    """GetCustomHeaders (H6); None where there are none."""
+    return Call(
+        "GET", f"{_job_path(job_id)}/custom-headers", repeatable=True, parse=lambda data: data["custom_headers"]
+    )
+
+
+def set_custom_headers(job_id: str, headers: str | None) -> Call[Json]:
+    """SetCustomHeaders (H5)."""
+    return Call("PUT", f"{_job_path(job_id)}/custom-headers", {"custom_headers": headers}, repeatable=True)
+
+
+def hide_custom_headers(job_id: str) -> Call[Json]:
+    """MakeCustomHeadersWriteOnly (H11)."""
+    return Call("POST", f"{_job_path(job_id)}/custom-headers/write-only", repeatable=True)
+
+
 def job_error(job_id: str) -> Call[Json]:
     """ErrorOut (J12)."""
     return Call("GET", f"{_job_path(job_id)}/error", repeatable=True)

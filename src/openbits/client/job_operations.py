@@ -241,9 +241,11 @@ class JobOperations(Generic[FileT, ErrorT, TokenOptionsT]):
     ) -> Call[Result]:
         """Give the credentials to answer a challenge of `target` by `scheme` with (J35); for the owner alone (A2).
 
-        NTLM and NEGOTIATE without name and password: the implicit ones, those of the account itself (I10). Nothing
-        gives a password back. Raises E_INVALIDARG (no name or password for another scheme),
-        BG_E_INVALID_AUTH_TARGET, BG_E_INVALID_AUTH_SCHEME, BG_E_USERNAME_TOO_LARGE, BG_E_PASSWORD_TOO_LARGE.
+        One call for each pair; the same pair is replaced. NTLM and NEGOTIATE without name and password: the implicit
+        ones, those of the account itself (I10). Nothing gives a password back, and it is gone with the job's end.
+        After an error 401 or 407, call this again and Resume (J37). Raises E_INVALIDARG (no name or password for
+        another scheme), E_NOTIMPL (PASSPORT), BG_E_INVALID_AUTH_TARGET, BG_E_INVALID_AUTH_SCHEME,
+        BG_E_USERNAME_TOO_LARGE (more than 300 characters), BG_E_PASSWORD_TOO_LARGE (more than 65,536).
         """
         wanted_target = member(AuthTarget, target, "BG_E_INVALID_AUTH_TARGET").value
         wanted_scheme = member(AuthScheme, scheme, "BG_E_INVALID_AUTH_SCHEME").value
@@ -255,6 +257,28 @@ class JobOperations(Generic[FileT, ErrorT, TokenOptionsT]):
         wanted_target = member(AuthTarget, target, "BG_E_INVALID_AUTH_TARGET").value
         wanted_scheme = member(AuthScheme, scheme, "BG_E_INVALID_AUTH_SCHEME").value
         return calls.remove_credentials(self._id, wanted_target, wanted_scheme).then(result_of)
+
+    @operation
+    def set_custom_headers(self, headers: str | None) -> Call[Result]:
+        """Set header lines, each ended by CR LF, that go along with every request of the job (H5); None clears them.
+
+        For the owner alone (A2). Authorization and Cookie go to the job's own servers only. Raises E_INVALIDARG (no
+        header, or one that belongs to the connection or to resuming), BG_E_STRING_TOO_LONG (16,384 with the end).
+        """
+        return calls.set_custom_headers(self._id, headers).then(result_of)
+
+    @operation
+    def get_custom_headers(self) -> Call[str | None]:
+        """Return the custom headers; None where there are none (H6: S_FALSE).
+
+        Raises E_ACCESSDENIED (not the owner, or write-only), BG_E_INVALID_CREDENTIALS (the service's key has changed).
+        """
+        return calls.custom_headers(self._id)
+
+    @operation
+    def make_custom_headers_write_only(self) -> Call[Result]:
+        """Let nobody read the custom headers any more, these and later ones (H11); they are sent as before."""
+        return calls.hide_custom_headers(self._id).then(result_of)
 
     @operation
     def token_options(self) -> Call[TokenOptionsT]:
@@ -421,8 +445,8 @@ class JobOperations(Generic[FileT, ErrorT, TokenOptionsT]):
         """Set a property by the name that `bits set` takes (J60–J64 and ours).
 
         `cost_flags`, `notification_clsid`, `dynamic_content`, `high_performance`, `max_download_size`,
-        `strict_http`, `file_concurrency`, `stall_timeout`, `umask`, `custom_headers`, `upload_protocol`. Raises
-        BG_E_UNKNOWN_PROPERTY_ID, BG_E_READ_ONLY_PROPERTY_AFTER_ADDFILE, …_AFTER_RESUME.
+        `strict_http`, `file_concurrency`, `stall_timeout`, `umask`, `custom_headers`, `upload_protocol`, `use_netrc`.
+        Raises BG_E_UNKNOWN_PROPERTY_ID, BG_E_READ_ONLY_PROPERTY_AFTER_ADDFILE, …_AFTER_RESUME.
         """
         return self._set(**{name: value})
 

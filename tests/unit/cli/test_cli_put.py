@@ -59,7 +59,10 @@ def test_put_creates_waits_completes_and_prints_the_url(
         assert bits(api, *arguments, "--protocol", "tus", "--retry-delay", "60", "--name", "n") == 0
         captured = capsys.readouterr()
         assert captured.out == "http://***@h/in/a.bin\n"
-        assert captured.err == "bits: the file goes to http://***@h/in/a.bin\n"
+        warning, place = captured.err.splitlines()
+        assert "every account can see the password in the URL" in warning
+        assert place == "bits: the file goes to http://***@h/in/a.bin"
+        assert "secret" not in captured.err
         job = api.requests[0].json
         assert api.targets() == ["POST /v1/jobs", f"GET /v1/events?job={ID}", f"POST /v1/jobs/{ID}/complete"]
     assert (job["name"], job["type"], job["resume"]) == ("n", "upload", True)
