@@ -209,6 +209,9 @@ _ROWS: Final[dict[tuple[Fault, ExitCode, HTTPStatus], tuple[tuple[str, int, str]
         ("ERROR_WINHTTP_SECURE_CERT_REVOKED", 0x8007_2F8A, "the server's certificate has been revoked"),
         ("ERROR_WINHTTP_SECURE_CERT_WRONG_USAGE", 0x8007_2F93, "the server's certificate is not for servers"),
         ("ERROR_WINHTTP_CLIENT_AUTH_CERT_NEEDED", 0x8007_2F0C, "the server asks for a client certificate"),
+        ("CERT_E_UNTRUSTEDROOT", 0x800B_0109, "a program does not trust who issued the server's certificate"),
+        ("CERT_E_CN_NO_MATCH", 0x800B_010F, "a program wants the server's certificate to be for another name"),
+        ("TRUST_E_EXPLICIT_DISTRUST", 0x800B_0111, "a program distrusts the server's certificate"),
     ),
     (Fault.LOCAL, ExitCode.TRANSFER_FAILED, HTTPStatus.UNPROCESSABLE_ENTITY): (
         ("BG_E_VOLUME_CHANGED", 0x8020_000E, "another volume is mounted at the destination"),

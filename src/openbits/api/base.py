@@ -17,6 +17,8 @@ from openbits.service.services import Services
 
 CALLER: web.RequestKey[Caller] = web.RequestKey("caller", Caller)
 LARGE_BODY_BYTES = 256 * 1024
+HEARTBEAT_S = 15.0
+"""How often a stream says something when there is nothing to say: a client takes silence for death."""
 
 
 @dataclass(slots=True)
@@ -63,3 +65,9 @@ class HandlerBase:
 def answer(document: Any, *, status: int = 200) -> web.Response:
     """An answer with a JSON body."""
     return web.Response(body=render.to_json(document), status=status, content_type="application/json")
+
+
+def event(kind: str, document: Any, event_id: int | None = None) -> bytes:
+    """One server-sent event."""
+    head = f"event: {kind}\n" if event_id is None else f"id: {event_id}\nevent: {kind}\n"
+    return head.encode("ascii") + b"data: " + render.to_json(document) + b"\n\n"

@@ -9,7 +9,8 @@ from typing import Any
 from aiohttp import web
 
 from openbits.api import render, requests, wire
-from openbits.api.base import CALLER, answer
+from openbits.api.base import CALLER, HEARTBEAT_S, answer, event
+from openbits.api.certificate_handlers import CertificateHandlers
 from openbits.api.credential_handlers import CredentialHandlers
 from openbits.api.openapi import describe
 from openbits.api.ownership_handlers import OwnershipHandlers
@@ -23,10 +24,9 @@ from openbits.service.records import EventRecord
 from openbits.version import __version__
 
 EVENTS_PER_READ = 1000
-HEARTBEAT_S = 15.0
 
 
-class Handlers(TokenHandlers, OwnershipHandlers, ProxyHandlers, CredentialHandlers, ReplyHandlers):
+class Handlers(TokenHandlers, OwnershipHandlers, ProxyHandlers, CertificateHandlers, CredentialHandlers, ReplyHandlers):
     """One method for each row of api.routes.ROUTES."""
 
     # --- the service ----------------------------------------------------------------------------------
@@ -213,7 +213,7 @@ class Handlers(TokenHandlers, OwnershipHandlers, ProxyHandlers, CredentialHandle
                 snapshot = render.job_out(self._manager, self._manager.get_job(caller, job_id))
             await response.prepare(request)
             if snapshot is not None:
-                await response.write(_event("snapshot", snapshot))
+                await response.write(event("snapshot", snapshot))
             sent = await self._send_kept(response, caller, after, job_id, all_users) if after is not None else -1
             if requests.yes_or_no(request, "follow", default=True):
                 await self._send_new(response, feed, sent)
@@ -230,7 +230,7 @@ class Handlers(TokenHandlers, OwnershipHandlers, ProxyHandlers, CredentialHandle
                 caller, after, job_id=job_id, all_users=all_users, limit=EVENTS_PER_READ
             )
             for record in records:
-                await response.write(_event("job", render.event_out(self._manager, record), record.id))
+                await response.write(event("job", render.event_out(self._manager, record), record.id))
                 after = record.id
             if len(records) < EVENTS_PER_READ:
                 return after
@@ -246,9 +246,9 @@ class Handlers(TokenHandlers, OwnershipHandlers, ProxyHandlers, CredentialHandle
             except StopAsyncIteration:
                 return
             if not isinstance(record, EventRecord):
-                await response.write(_event("progress", render.progress_out(record)))
+                await response.write(event("progress", render.progress_out(record)))
             elif record.id > sent:
-                await response.write(_event("job", render.event_out(self._manager, record), record.id))
+                await response.write(event("job", render.event_out(self._manager, record), record.id))
 
 
 def _continue_after(request: web.Request) -> int | None:
@@ -261,8 +261,3 @@ def _continue_after(request: web.Request) -> int | None:
 
 def _limit(request: web.Request) -> int:
     return requests.whole_number(request, "limit", requests.DEFAULT_PAGE, low=1, high=requests.MAX_PAGE)
-
-
-def _event(kind: str, document: Any, event_id: int | None = None) -> bytes:
-    head = f"event: {kind}\n" if event_id is None else f"id: {event_id}\nevent: {kind}\n"
-    return head.encode("ascii") + b"data: " + render.to_json(document) + b"\n\n"

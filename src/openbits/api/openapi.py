@@ -22,6 +22,7 @@ _PATH_SCHEMAS: dict[str, dict[str, Any]] = {
     "index": {"type": "integer", "minimum": 0},
     "code": {"type": "string"},
     "capability": {"type": "string"},
+    "question": {"type": "string"},
 }
 
 

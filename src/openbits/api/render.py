@@ -13,6 +13,7 @@ from openbits.core import access
 from openbits.core.model import (
     REPLY_INDEX,
     Caller,
+    ClientCertificate,
     File,
     Job,
     JobError,
@@ -135,8 +136,9 @@ def _owner_out(owner: Owner) -> wire.OwnerOut:
 
 def job_detail(manager: Manager, job: Job, caller: Caller, headers: str | None) -> wire.JobDetail:
     """Render a job with its properties; custom headers are for the owner's eyes only (A2), if for anybody's."""
-    credentials = None
+    credentials = certificate = None
     if access.owns(caller, job.owner):
+        certificate = certificate_out(job.client_certificate) if job.client_certificate is not None else None
         slots = [(slot, True) for slot in job.implicit_credentials]
         slots += [(each.slot, False) for each in job.explicit_credentials]
         credentials = [
@@ -167,6 +169,9 @@ def job_detail(manager: Manager, job: Job, caller: Caller, headers: str | None) 
         proxy_bypass_list=settings.proxy_bypass_list or None,
         upload_protocol=settings.upload_protocol,
         use_netrc=settings.use_netrc,
+        security_flags=settings.security_flags,
+        http_method=settings.http_method,
+        use_stored_credentials=settings.use_stored_credentials or None,
     )
     helper = manager.helper_of(job)
     return wire.JobDetail(
@@ -178,7 +183,20 @@ def job_detail(manager: Manager, job: Job, caller: Caller, headers: str | None) 
         headers_are_write_only=job.headers_are_write_only,
         helper_token_flags=int(job.helper_flags),
         helper_token=_owner_out(helper) if helper is not None else None,
+        client_certificate=certificate,
+        validates_certificates=job.asks_about_certificates,
         proxy_in_use=manager.way(job) or None,
+    )
+
+
+def certificate_out(certificate: ClientCertificate) -> wire.ClientCertificateOut:
+    """Render which client certificate a job presents."""
+    location: Any = certificate.location
+    return wire.ClientCertificateOut(
+        location=location,
+        store=certificate.store,
+        sha1=certificate.sha1 or None,
+        subject=certificate.subject or None,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from openbits.api import wire
+from openbits.api import certificate_wire, wire
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +38,7 @@ _ACCOUNT = Parameter(
     name="account", kind=str, text="LOCALSYSTEM, NETWORKSERVICE, LOCALSERVICE or an account's name; else the caller's"
 )
 _JOB = "/v1/jobs/{job_id}"
+_VALIDATION = f"{_JOB}/certificate-validation"
 _OPTIONS = "/v1/token-options/{capability}"
 
 ROUTES: tuple[Route, ...] = (
@@ -192,6 +193,55 @@ ROUTES: tuple[Route, ...] = (
         handler="hide_custom_headers",
         text="From now on nobody reads the custom headers; they are sent as before (H11).",
         answer=wire.VerbResult,
+    ),
+    Route(
+        method="PUT",
+        path=f"{_JOB}/client-certificate",
+        handler="set_client_certificate",
+        text="Set which client certificate is presented, by its hash or its subject; the owner's alone (H1, H2).",
+        body=certificate_wire.ClientCertificateIn,
+        answer=wire.VerbResult,
+    ),
+    Route(
+        method="GET",
+        path=f"{_JOB}/client-certificate",
+        handler="get_client_certificate",
+        text="Which client certificate is presented; for the owner alone (H4).",
+        answer=wire.ClientCertificateOut,
+    ),
+    Route(
+        method="DELETE",
+        path=f"{_JOB}/client-certificate",
+        handler="remove_client_certificate",
+        text="Present no client certificate; S_FALSE when there is none (H3).",
+        answer=wire.VerbResult,
+    ),
+    Route(
+        method="POST",
+        path=_VALIDATION,
+        handler="validate_certificates",
+        text="Judge servers' certificates for a SUSPENDED job while the stream of questions is read (H12).",
+        answer=(
+            certificate_wire.ValidationBegun,
+            certificate_wire.CertificateQuestion,
+            certificate_wire.ValidationOver,
+        ),
+        media_type="text/event-stream",
+    ),
+    Route(
+        method="DELETE",
+        path=_VALIDATION,
+        handler="clear_certificate_validation",
+        text="Let no program judge servers' certificates any more, for a SUSPENDED job (H12).",
+        answer=wire.VerbResult,
+    ),
+    Route(
+        method="PUT",
+        path=f"{_VALIDATION}/{{question}}",
+        handler="judge_certificate",
+        text="Answer a question about a server's certificate (4.6).",
+        body=certificate_wire.CertificateAnswer,
+        answer=wire.CallResult,
     ),
     Route(
         method="POST",

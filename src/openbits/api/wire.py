@@ -23,6 +23,17 @@ StateName = Literal[
     "CANCELLED",
 ]
 
+StoreLocation = Literal[
+    "current_user",
+    "local_machine",
+    "current_service",
+    "services",
+    "users",
+    "current_user_group_policy",
+    "local_machine_group_policy",
+    "local_machine_enterprise",
+]
+
 MAX_FILES_PER_CALL = 20_000
 MAX_JOBS_PER_CALL = 1_000
 
@@ -80,6 +91,10 @@ class SettingsIn(Request):
     upload_protocol: str | msgspec.UnsetType = msgspec.UNSET
     use_netrc: bool | msgspec.UnsetType = msgspec.UNSET
     """Whether the owner's ~/.netrc may answer servers; set by the owner alone."""
+    security_flags: int | msgspec.UnsetType = msgspec.UNSET
+    http_method: str | msgspec.UnsetType = msgspec.UNSET
+    use_stored_credentials: str | msgspec.UnsetType | None = msgspec.UNSET
+    """`proxy`, or null (J65); set by the owner alone."""
 
 
 class ProxySettingsIn(Request):
@@ -252,6 +267,12 @@ class SettingsOut(Response):
     proxy_bypass_list: str | None
     upload_protocol: str
     """`bits`, `tus`, `ietf`, `put`, or `auto`, which asks the server; it means nothing to downloads."""
+    security_flags: int
+    """BITS's bits (H7): which checks of a server's certificate are added or left out, and where redirects may lead."""
+    http_method: str
+    """Empty: the type's own, which is GET or BITS_POST (H10)."""
+    use_stored_credentials: str | None
+    """`proxy`, or null (J65)."""
     use_netrc: bool
     """Whether the owner's ~/.netrc may answer servers that ask who it is."""
 
@@ -269,6 +290,15 @@ class CustomHeadersOut(Response):
 
     result: Literal["S_OK", "S_FALSE"]
     custom_headers: str | None
+
+
+class ClientCertificateOut(Response):
+    """Which client certificate a job presents (H4); null where it is not chosen by that."""
+
+    location: StoreLocation
+    store: str
+    sha1: str | None
+    subject: str | None
 
 
 class JobOut(Response):
@@ -313,6 +343,10 @@ class JobDetail(JobOut):
     """For what the helper token is used (T3)."""
     helper_token: OwnerOut | None
     """Whose token there is (T4); null when there is none."""
+    client_certificate: ClientCertificateOut | None
+    """Which client certificate it presents (H4); null for none, and for anyone but the owner (A2)."""
+    validates_certificates: bool
+    """Whether a program has to approve of servers' certificates (H12)."""
     proxy_in_use: str | None
     """By which proxy the job goes, or went when it last ran, or by none, and whose settings say so."""
 

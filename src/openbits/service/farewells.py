@@ -17,13 +17,14 @@ from openbits.core.environment import Environment, is_logged_on
 from openbits.core.events import Event, Failure, SessionEnded
 from openbits.core.model import AccountKind, Job
 from openbits.errors import BitsError, is_failure
-from openbits.frames.worker import FilesDone, StopTransfer, TransferEnded
+from openbits.frames.worker import CertificateJudged, CertificateSeen, FilesDone, StopTransfer, TransferEnded
 from openbits.service.configuration import Configuration
 from openbits.service.helpertokens import HelperTokens
 from openbits.service.runs import NOT_CURED_BY_WAITING
 from openbits.service.tasks import Tasks
 from openbits.service.terms import Terms
-from openbits.service.wording import failure_of, start_of, upload_of
+from openbits.service.validators import Validators, shown_in
+from openbits.service.wording import UNJUDGED, failure_of, start_of, upload_of
 from openbits.service.worker import TransferHandler, Worker, WorkerGone
 from openbits.service.workers import WorkerPool
 
@@ -56,6 +57,7 @@ class Farewells:
         pool: WorkerPool,
         tokens: HelperTokens,
         terms: Terms,
+        validators: Validators,
         configuration: Callable[[], Configuration],
         environment: Callable[[], Environment],
         tasks: Tasks,
@@ -66,6 +68,7 @@ class Farewells:
         self._pool = pool
         self._tokens = tokens
         self._terms = terms
+        self._validators = validators
         self._configuration = configuration
         self._environment = environment
         self._tasks = tasks
@@ -132,6 +135,8 @@ class Farewells:
         if failure is None:
             return TOLD
         log.info("action=farewell-failed job=%s error=%s transient=%s", job.id, failure.name, failure.transient)
+        if failure.name == UNJUDGED:
+            return f"the server cannot be told: {failure.message}"
         return "" if failure.transient else f"the server refused: {failure.message}"
 
     async def _tell(self, farewell: _Farewell, job: Job) -> Failure | None:
@@ -142,8 +147,8 @@ class Farewells:
             terms = await self._terms.prepare(job, network, worker)
             if network.kind is AccountKind.USER and not is_logged_on(network, self._environment()):
                 raise WorkerGone
-            telling = _Telling()
             number = self._pool.next_transfer()
+            telling = _Telling(lambda seen: self._judge(worker, job, seen))
             worker.open_transfer(number, TransferHandler(on_frame=telling.on_frame, on_lost=telling.on_lost))
             farewell.worker, farewell.transfer = worker, number
             try:
@@ -159,16 +164,30 @@ class Farewells:
                 worker.send(StopTransfer(transfer=number))
                 worker.close_transfer(number)
 
+    def _judge(self, worker: Worker, job: Job, seen: CertificateSeen) -> None:
+        """No program is there for a cancelled job: what one has accepted before counts, and nothing else (4.6)."""
+        shown = shown_in(seen, job, seen.number - 1)
+        if shown is None:
+            self._pool.kill(worker)
+            return
+        verdict = self._validators.recall(job, shown)
+        worker.send(
+            CertificateJudged(transfer=seen.transfer, number=seen.number, error=verdict.error, message=verdict.message)
+        )
+
 
 class _Telling:
     """One attempt, as its worker reports it: a failure, None when the server has been told, or WorkerGone."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_certificate: Callable[[CertificateSeen], None]) -> None:
+        self._on_certificate = on_certificate
         self.over: asyncio.Future[Failure | None] = asyncio.get_running_loop().create_future()
         self._is_done = False
 
     def on_frame(self, message: object) -> None:
         match message:
+            case CertificateSeen():
+                self._on_certificate(message)
             case FilesDone():
                 self._is_done = True
             case TransferEnded(error="") if self._is_done and not self.over.done():

@@ -40,6 +40,8 @@ class Run:
     """Whether nothing opens them any more: such a run is broken as one whose worker died."""
     broken: str = ""
     """Why the worker is connecting anew, if it is."""
+    certificates_seen: int = 0
+    """How many certificates the worker has asked about (4.6)."""
 
     @property
     def is_stopping(self) -> bool:

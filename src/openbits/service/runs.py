@@ -30,6 +30,8 @@ from openbits.core.lifecycle import unfinished
 from openbits.core.model import UPLOAD_INDEX, AccountKind, Identity, Job
 from openbits.errors import BitsError, ErrorContext, is_failure
 from openbits.frames.worker import (
+    CertificateJudged,
+    CertificateSeen,
     FileDurable,
     FileReceived,
     FilesDone,
@@ -53,6 +55,7 @@ from openbits.service.run import STOP_PATIENCE_S, Finish, Losses, Run
 from openbits.service.stillness import Holds
 from openbits.service.tasks import Tasks
 from openbits.service.terms import NetworkTerms, Terms
+from openbits.service.validators import Shown, Validators, shown_in
 from openbits.service.wording import answered, can_be, can_have_moved, failure_of, room, spec_of, start_of, upload_of
 from openbits.service.worker import TransferHandler, Worker, WorkerGone, chunked
 from openbits.service.workers import WorkerPool
@@ -74,6 +77,7 @@ class Conductor:
         pool: WorkerPool,
         tokens: HelperTokens,
         terms: Terms,
+        validators: Validators,
         configuration: Configuration,
         tasks: Tasks,
         jobs: Mapping[str, Job],
@@ -84,6 +88,7 @@ class Conductor:
         self._pool = pool
         self._tokens = tokens
         self._terms = terms
+        self._validators = validators
         self.configuration = configuration
         self._tasks = tasks
         self._jobs = jobs
@@ -351,6 +356,10 @@ class Conductor:
                 pass
             case TransferBroken(message=text):
                 run.broken = text
+            case CertificateSeen() if (shown := shown_in(message, job, run.certificates_seen)) is not None:
+                run.certificates_seen += 1
+                work = self._judge(run, run.worker, job, shown, message.number)
+                self._tasks.start(f"certificate for {run.job_id}", work)
             case ProxyChosen(way=way):
                 self._ways[run.job_id] = way[:LONGEST_WAY]
             case TransferEnded(error=error, index=failed) if (not error or is_failure(error)) and (
@@ -375,6 +384,13 @@ class Conductor:
         await self._settled(run.job_id)
         if run.worker is not None:
             run.worker.send(UploadKept(transfer=run.number, number=number))
+
+    async def _judge(self, run: Run, worker: Worker | None, job: Job, shown: Shown, number: int) -> None:
+        verdict = await self._validators.judge(job, shown)
+        if worker is not None and not run.ended.is_set():
+            worker.send(
+                CertificateJudged(transfer=run.number, number=number, error=verdict.error, message=verdict.message)
+            )
 
     def _progress(self, run: Run) -> None:
         losses = self._losses.get(run.job_id)

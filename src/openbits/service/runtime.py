@@ -28,6 +28,7 @@ from openbits.core.schedule import Limits
 from openbits.errors import BitsError
 from openbits.frames.channel import Channel
 from openbits.service.calls import CheckResult
+from openbits.service.certificates import CertificateCalls
 from openbits.service.clock import SteadyClock
 from openbits.service.configuration import Configuration, account_rules
 from openbits.service.credentials import CredentialCalls, ImplicitCredentials
@@ -56,6 +57,7 @@ from openbits.service.tasks import Tasks
 from openbits.service.terms import Terms
 from openbits.service.tickets import MachineTickets
 from openbits.service.uploads import Replies
+from openbits.service.validators import Validators
 from openbits.service.workers import WorkerPool
 from openbits.store.records import EventPrune
 from openbits.store.store import OpenReport, Store
@@ -132,10 +134,12 @@ class Runtime:
         self.proxies = AccountProxies(self.ledger, lambda: self.account_rules)
         self.paths = Paths(self.pool)
         terms = Terms(implicit=implicit, proxies=self.proxies, secrets=secrets, rules=lambda: self.account_rules)
+        self.validators = Validators(self.ledger)
         self.conductor = Conductor(
             pool=self.pool,
             tokens=self.tokens,
             terms=terms,
+            validators=self.validators,
             configuration=configuration,
             tasks=self._tasks,
             jobs=self.ledger.jobs,
@@ -147,6 +151,7 @@ class Runtime:
             pool=self.pool,
             tokens=self.tokens,
             terms=terms,
+            validators=self.validators,
             configuration=lambda: self.configuration,
             environment=self.environment,
             tasks=self._tasks,
@@ -192,6 +197,7 @@ class Runtime:
             tasks=self._tasks,
         )
         self.services = Services(
+            certificates=CertificateCalls(self.ledger, self.pool),
             credentials=CredentialCalls(self.ledger, secrets),
             headers=HeaderCalls(self.ledger, secrets),
             manager=self.manager,
@@ -199,6 +205,7 @@ class Runtime:
             proxies=self.proxies,
             replies=Replies(ledger=self.ledger, intake=intake, tokens=self.tokens, pool=self.pool),
             tokens=self.tokens,
+            validators=self.validators,
         )
 
     # --- life -----------------------------------------------------------------------------------------
@@ -361,6 +368,7 @@ class Runtime:
 
     def _committed(self, committed: Committed) -> None:
         self.tokens.take_note(committed.before, committed.after)
+        self.validators.take_note(committed.before, committed.after)
         for effect in committed.effects:
             match effect:
                 case StopRun():
@@ -443,6 +451,7 @@ class Runtime:
             **self.farewells.statistics(),
             **self.tickets.statistics(),
             **self.tokens.statistics(),
+            **self.validators.statistics(),
         }
 
     def health(self, caller: Caller) -> list[CheckResult]:

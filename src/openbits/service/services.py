@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from openbits.service.certificates import CertificateCalls
 from openbits.service.credentials import CredentialCalls
 from openbits.service.headers import HeaderCalls
 from openbits.service.helpertokens import HelperTokens
@@ -11,6 +12,7 @@ from openbits.service.manager import Manager
 from openbits.service.ownership import Ownership
 from openbits.service.proxies import AccountProxies
 from openbits.service.uploads import Replies
+from openbits.service.validators import Validators
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,9 +20,11 @@ class Services:
     """One object for each group of calls."""
 
     manager: Manager
+    certificates: CertificateCalls
     credentials: CredentialCalls
     headers: HeaderCalls
     ownership: Ownership
     proxies: AccountProxies
     replies: Replies
     tokens: HelperTokens
+    validators: Validators

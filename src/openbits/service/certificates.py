@@ -1,0 +1,76 @@
+"""Client certificates of jobs: which one a job presents (H1-H4).
+
+Only the owner sets, sees and removes them, whoever else may change the job.
+"""
+
+from __future__ import annotations
+
+from openbits.core import access
+from openbits.core.certificates import check_by_id, check_by_name
+from openbits.core.events import SetClientCertificate
+from openbits.core.model import Caller, ClientCertificate, Job
+from openbits.errors import BitsError
+from openbits.service.calls import Outcome
+from openbits.service.ledger import Draft, Ledger
+from openbits.service.workers import WorkerPool
+
+
+class CertificateCalls:
+    """SetClientCertificateByID, SetClientCertificateByName, RemoveClientCertificate, GetClientCertificate."""
+
+    def __init__(self, ledger: Ledger, pool: WorkerPool) -> None:
+        self._ledger = ledger
+        self._pool = pool
+
+    async def set(
+        self,
+        caller: Caller,
+        job_id: str,
+        *,
+        location: str | int | None,
+        store: str | None,
+        sha1: str | None,
+        subject: str | None,
+    ) -> Outcome:
+        """H1 with a hash, H2 with a subject; never both.
+
+        Raises E_NOTIMPL, RPC_X_NULL_REF_POINTER, RPC_X_BAD_STUB_DATA, BG_E_STRING_TOO_LONG, E_INVALIDARG for what
+        cannot name a certificate.
+        """
+        self._owned(caller, self._ledger.jobs.get(job_id))
+        if sha1 is not None and subject is not None:
+            raise BitsError("E_INVALIDARG", "a client certificate is chosen by its hash or by its subject, not by both")
+        certificate = (
+            check_by_name(location, store, subject) if subject is not None else check_by_id(location, store, sha1)
+        )
+        return await self._change(caller, job_id, certificate)
+
+    async def remove(self, caller: Caller, job_id: str) -> Outcome:
+        """H3; S_FALSE when there is none."""
+        return await self._change(caller, job_id, None)
+
+    def get(self, caller: Caller, job_id: str) -> ClientCertificate:
+        """H4. Raises RPC_X_BAD_STUB_DATA when there is none, and for everybody but the owner."""
+        job = access.existing(self._ledger.jobs.get(job_id))
+        access.may_read(caller, job.owner)
+        if job.client_certificate is None or not access.owns(caller, job.owner):
+            raise BitsError(
+                "RPC_X_BAD_STUB_DATA", "the job has no client certificate, or it is not the caller's to be shown"
+            )
+        return job.client_certificate
+
+    async def _change(self, caller: Caller, job_id: str, certificate: ClientCertificate | None) -> Outcome:
+        def apply(draft: Draft) -> Outcome:
+            job = self._owned(caller, draft.get(job_id))
+            is_nothing = certificate is None and job.client_certificate is None
+            changed = draft.apply(job_id, SetClientCertificate(certificate=certificate))
+            assert changed is not None, "the job was there a moment ago"
+            return Outcome(result="S_FALSE" if is_nothing else "S_OK", job=changed)
+
+        return await self._ledger.submit(apply)
+
+    @staticmethod
+    def _owned(caller: Caller, job: Job | None) -> Job:
+        job = access.existing(job)
+        access.must_own(caller, job.owner, "its client certificate")
+        return job
