@@ -129,9 +129,14 @@ def redirected(job: Job, event: FileRedirected, env: Environment) -> Step | None
         return None
     # What the job has to prove who asks is for the server that its owner named, also in the runs to come: whoever
     # may answer for that server must not be able to have it sent elsewhere.
-    meant_for = file.meant_for or origin_of(file.remote_name)
-    is_back = meant_for == origin_of(event.remote_name)
-    changed = replace(file, remote_name=event.remote_name, meant_for="" if is_back else meant_for)
+    origin = origin_of(file.remote_name)
+    meant_for, led_to = file.meant_for or origin, origin_of(event.remote_name)
+    changed = replace(
+        file,
+        remote_name=event.remote_name,
+        meant_for="" if led_to == meant_for else meant_for,
+        sealed_userinfo=file.sealed_userinfo if led_to == origin else "",
+    )
     text = f"{public_url(file.remote_name)} is now {public_url(event.remote_name)}: the server redirected"
     entry = Entry(kind="redirected", text=text)
     return Step(

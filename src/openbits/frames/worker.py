@@ -55,6 +55,8 @@ class FileSpec:
     """Size of the whole remote file as an earlier run saw it."""
     etag: str | None = None
     last_modified: str | None = None
+    meant_for: str = ""
+    """The server that the job's secrets are for, such as https://example.org; empty: the one of the remote name."""
     userinfo: str = field(default="", repr=False)
     """`name:password`, percent-encoded, as the owner wrote it into the URL; for that server only. Empty without."""
 
@@ -498,6 +500,16 @@ class FileRedirected:
     transfer: int
     index: int
     remote_name: str
+
+
+@WORKER_TO_SERVICE.frame
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LastHeaders:
+    """The header block of the last answer for the file (F10), where that is not the one of its FileStarted."""
+
+    transfer: int
+    index: int
+    response_headers: str
 
 
 @WORKER_TO_SERVICE.frame

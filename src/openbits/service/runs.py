@@ -20,11 +20,13 @@ from openbits.core.events import (
     FilesFetched,
     FilesFinished,
     FinishFiles,
+    HeadersSeen,
     RunEnded,
     StartRun,
     StopRun,
     WorkerLost,
 )
+from openbits.core.events import FileRedirected as Redirected
 from openbits.core.events import UploadMoved as SessionMoved
 from openbits.core.lifecycle import unfinished
 from openbits.core.model import UPLOAD_INDEX, AccountKind, Identity, Job
@@ -34,10 +36,12 @@ from openbits.frames.worker import (
     CertificateSeen,
     FileDurable,
     FileReceived,
+    FileRedirected,
     FilesDone,
     FilesStarted,
     FileStarted,
     FileWanted,
+    LastHeaders,
     ProxyChosen,
     StopTransfer,
     TransferBroken,
@@ -56,7 +60,18 @@ from openbits.service.stillness import Holds
 from openbits.service.tasks import Tasks
 from openbits.service.terms import NetworkTerms, Terms
 from openbits.service.validators import Shown, Validators, shown_in
-from openbits.service.wording import answered, can_be, can_have_moved, failure_of, room, spec_of, start_of, upload_of
+from openbits.service.wording import (
+    answered,
+    can_be,
+    can_have_moved,
+    failure_of,
+    is_reported,
+    leads_elsewhere,
+    room,
+    spec_of,
+    start_of,
+    upload_of,
+)
 from openbits.service.worker import TransferHandler, Worker, WorkerGone, chunked
 from openbits.service.workers import WorkerPool
 
@@ -360,6 +375,11 @@ class Conductor:
                 run.certificates_seen += 1
                 work = self._judge(run, run.worker, job, shown, message.number)
                 self._tasks.start(f"certificate for {run.job_id}", work)
+            case FileRedirected(index=index, remote_name=name) if leads_elsewhere(message, job):
+                if is_reported(message, job):
+                    self._post(run.job_id, Redirected(run=run.run, index=index, remote_name=name))
+            case LastHeaders(index=index, response_headers=headers) if index in known:
+                self._post(run.job_id, HeadersSeen(run=run.run, index=index, response_headers=headers))
             case ProxyChosen(way=way):
                 self._ways[run.job_id] = way[:LONGEST_WAY]
             case TransferEnded(error=error, index=failed) if (not error or is_failure(error)) and (

@@ -11,11 +11,14 @@ from typing import Final
 
 from openbits.core.events import Failure, FileAnswered
 from openbits.core.model import REPLY_INDEX, UPLOAD_INDEX, File, Job, JobType, Priority, Validator
+from openbits.core.names import check_remote_name, split_userinfo
+from openbits.core.redirects import HTTPS_TO_HTTP, RedirectPolicy, policy_of
 from openbits.core.settings import REDIRECT_MASK
-from openbits.errors import ErrorContext
+from openbits.errors import BitsError, ErrorContext
 from openbits.frames.codec import units
 from openbits.frames.network import CertificateSpec, TlsSpec
 from openbits.frames.worker import (
+    FileRedirected,
     FileSpec,
     FileStarted,
     RangeSpec,
@@ -87,6 +90,7 @@ def spec_of(index: int, file: File, userinfo: str = "") -> FileSpec:
         size=file.validator.size,
         etag=file.validator.etag,
         last_modified=file.validator.last_modified,
+        meant_for=file.meant_for,
         userinfo=userinfo,
     )
 
@@ -113,6 +117,7 @@ def room(spec: FileSpec) -> int:
         spec.temporary_name,
         spec.etag or "",
         spec.last_modified or "",
+        spec.meant_for,
         spec.userinfo,
     )
     return sum(map(units, texts)) + len(spec.checksum) + 12 * len(spec.ranges)
@@ -128,6 +133,27 @@ def can_be(started: FileStarted, known: range) -> bool:
     """Whether an answer is possible for a job with these files."""
     sizes = (started.bytes_total or 0, started.size or 0, started.offset)
     return started.index in known and min(sizes) >= 0
+
+
+def leads_elsewhere(message: FileRedirected, job: Job) -> bool:
+    """Whether a redirect is possible for this job: of a file that it fetches, to a name that it could have."""
+    if job.is_upload or message.index not in range(len(job.files)) or message.remote_name[:5].lower() == "file:":
+        return False
+    try:
+        check_remote_name(message.remote_name)
+    except BitsError:
+        return False
+    return split_userinfo(message.remote_name) == (message.remote_name, "")
+
+
+def is_reported(message: FileRedirected, job: Job) -> bool:
+    """Whether the job is to remember where a redirect led (H7): its policy may be another one by now."""
+    flags = job.settings.security_flags
+    if policy_of(flags) is RedirectPolicy.FOLLOW:
+        return False
+    is_from_https = job.files[message.index].remote_name[:6].lower() == "https:"
+    is_to_http = message.remote_name[:5].lower() == "http:"
+    return not (is_from_https and is_to_http) or bool(flags & HTTPS_TO_HTTP)
 
 
 def answered(run: int, message: FileStarted) -> FileAnswered:

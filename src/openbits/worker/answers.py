@@ -61,6 +61,31 @@ def too_many_redirects(response: Response, url: str) -> Failure:
     )
 
 
+def disallowed_redirect(response: Response, url: str, target: str) -> Failure:
+    """The job follows no redirects (H7); `target` is where it would have led, empty when it may not lead there."""
+    name = http_error_name(response.status)
+    what = (
+        f"its remote name is now {_short(target)}: resume the job to fetch it from there"
+        if target
+        else ("what it points to is no place for a download")
+    )
+    return Failure(
+        name=name,
+        context=ErrorContext.REMOTE_FILE,
+        message=f"{host_of(url)}: {error_code(name).text} for {_short(url)}, and the job follows no redirects: {what}",
+        transient=False,
+    )
+
+
+def no_ranges_with(method: str, url: str) -> Failure:
+    """Byte ranges are asked for by GET, and the job has another method (H10)."""
+    return remote_failure(
+        "BG_E_NOT_SUPPORTED_WITH_CUSTOM_HTTP_METHOD",
+        url,
+        f"byte ranges cannot be asked for by the method {method}: fetch the whole file, or use GET",
+    )
+
+
 def refused_redirect(url: str, reason: str) -> Failure:
     """A redirect may not be followed."""
     return Failure(

@@ -94,6 +94,10 @@ class Request:
     """Of a download that is not asked for by GET (H10): the request has no body."""
     outgoing: Outgoing | None = None
     """What is sent along; only with a method that is neither GET nor HEAD."""
+    userinfo: str = field(default="", repr=False)
+    """`name:password` as the file's URL had it, percent-encoded: it is never sent unless the server asks."""
+    connection: int = 0
+    """Where not 0: over no connection but those of requests with the same number, and by HTTP/1.1."""
     belief: Belief = BELIEF
     probe: Probe = Probe.NO
     """A client that has probed does nothing else any more."""

@@ -36,7 +36,8 @@ class Download(HttpFetch):
 
     def __init__(self, run: Run, lane: Lane, spec: FileSpec) -> None:
         super().__init__(run, lane, spec)
-        self._is_dynamic = run.settings.dynamic_content
+        # What another method than GET brings is made for this request: there is nothing to go on with (H10).
+        self._is_dynamic = run.settings.dynamic_content or bool(self._method)
         self._known = Validator(etag=spec.etag, last_modified=spec.last_modified, size=spec.size)
         self._ask = Ask()
         self._last_modified = spec.last_modified
@@ -103,7 +104,7 @@ class Download(HttpFetch):
 
     def ask(self) -> tuple[str, ...]:
         """See `HttpFetch`."""
-        return self._ask.headers
+        return () if self._method else self._ask.headers
 
     def before_retry(self) -> None:
         """See `HttpFetch`."""
@@ -111,7 +112,7 @@ class Download(HttpFetch):
 
     def judge(self, response: Response) -> Body:
         """See `HttpFetch`."""
-        if response.status not in (200, 206, 416):
+        if response.status not in (200, 206, 416) or (response.status == 416 and self._method):
             return self.refuse_status(response)
         try:
             ruling = judge(self._ask, self._known, response)
@@ -180,6 +181,7 @@ class Download(HttpFetch):
         assert self._request is not None
         if self._request.head and not response.is_redirect and response.status not in ASKED_BY:
             assert self._judge_instead is not None
+            self._response = response
             return self._judge_instead(response)
         return super().on_response(response)
 
@@ -240,7 +242,7 @@ class Download(HttpFetch):
         known = self._known
         has_validator = bool(known.etag or known.last_modified)
         serves_ranges = response.status == 206 or (response.offers_ranges and not ruling.no_ranges)
-        self.run.on_started(
+        self.tell_started(
             FileStarted(
                 transfer=self.run.settings.transfer,
                 index=self.spec.index,
@@ -252,7 +254,8 @@ class Download(HttpFetch):
                 restarted=self._reason,
                 resumable=has_validator and serves_ranges and not self._is_dynamic,
                 response_headers=response.header_text,
-            )
+            ),
+            response,
         )
         self._reason = ""
 

@@ -68,6 +68,8 @@ class Exchange:
         self._departure: Departure | None = None
         self._follow_up: Callable[[], None] | None = None
         self._response: Response | None = None
+        self.last_response: Response | None = None
+        """The last answer of the server, whatever became of it (F10)."""
         self._answer_patience_s = 0.0
         self._answer_due_at: float | None = None
         self._acknowledged_bytes = 0
@@ -167,7 +169,7 @@ class Exchange:
         self._lane.watchdog.touch()
         if response.status in ASKED_BY:
             self._follow_up = self._challenged(response)
-        self._response = response
+        self._response = self.last_response = response
         return Body.DISCARD
 
     def on_data(self, data: bytes) -> None:

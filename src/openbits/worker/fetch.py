@@ -13,12 +13,21 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Protocol
 
-from openbits.core.http import REDIRECT_LIMIT, Response
-from openbits.core.names import request_url
-from openbits.core.redirects import RedirectRefused, redirect_target
+from openbits.core.http import REDIRECT_LIMIT, Response, method_after
+from openbits.core.model import REPLY_INDEX
+from openbits.core.names import check_remote_name, request_url
+from openbits.core.redirects import HTTPS_TO_HTTP, RedirectPolicy, RedirectRefused, policy_of, redirect_target
 from openbits.core.retry import GiveUp, Patience
+from openbits.errors import BitsError
 from openbits.frames.worker import FileSpec, FileStarted, StartTransfer
-from openbits.worker.answers import refused_redirect, stalled, status_failure, too_large, too_many_redirects
+from openbits.worker.answers import (
+    disallowed_redirect,
+    refused_redirect,
+    stalled,
+    status_failure,
+    too_large,
+    too_many_redirects,
+)
 from openbits.worker.asking import Body, Preparing, Request
 from openbits.worker.challenges import ASKED_BY, Challenges
 from openbits.worker.checksum import Checksum
@@ -73,6 +82,12 @@ class Run(Protocol):
 
     def on_started(self, message: FileStarted) -> None:
         """The server has answered."""
+
+    def on_redirected(self, index: int, remote_name: str) -> None:
+        """The file is to have this remote name from now on."""
+
+    def on_headers(self, index: int, response_headers: str) -> None:
+        """The last answer had these headers, and it is not the one that `on_started` told of."""
 
     def on_received(self, index: int, received_bytes: int) -> None:
         """Bytes have come in."""
@@ -146,9 +161,19 @@ class HttpFetch(ABC):
         self._phase = Phase.NETWORK
         # libcurl takes hosts in ASCII only; most names are that already.
         self._first_url = spec.remote_name if spec.remote_name.isascii() else request_url(spec.remote_name)
-        self._meant_for = run.meant_for or self._first_url
+        self._meant_for = run.meant_for or spec.meant_for or self._first_url
         self._url = self._first_url
         self._redirects = 0
+        # The reply to an upload is part of it: the job's wishes for downloads say nothing of it (H9).
+        is_reply = spec.index == REPLY_INDEX
+        self._redirect_flags = 0 if is_reply else run.settings.redirects
+        self._method = "" if is_reply else run.settings.http_method
+        """How the next request asks, where that is not GET (H10)."""
+        self._may_repeat = not self._method
+        self._reported_url = self._first_url
+        self._response: Response | None = None
+        self._told: Response | None = None
+        """The last answer, and the last whose headers were told (F10)."""
         self._follow_up: Callable[[], None] | None = None
         self._request: Request | None = None
         self._preparing: Preparing | None = None
@@ -237,7 +262,16 @@ class HttpFetch(ABC):
         self._lane.on_stall = self._on_stall
         self._lane.watchdog.touch()
         lines = lines_for(self.run.header_lines, self._meant_for, self._url)
-        self._request = Request(url=self._url, headers=lines + self.ask(), head=head, fresh=fresh)
+        # A kept connection may be closed by now, and what may change something is never sent a second time unasked.
+        is_fresh = fresh or bool(self._method)
+        self._request = Request(
+            url=self._url,
+            headers=lines + self.ask(),
+            head=head,
+            fresh=is_fresh,
+            download_method=self._method,
+            userinfo=self.spec.userinfo,
+        )
         self._wait_for(self.run.departures.ready(self._request, meant_for=self._meant_for, done=self._depart))
 
     def _wait_for(self, preparing: Preparing) -> None:
@@ -286,6 +320,7 @@ class HttpFetch(ABC):
     def on_response(self, response: Response) -> Body:
         """See `engine.Handler`."""
         self._lane.watchdog.touch()
+        self._response = response
         if response.is_redirect:
             return self.follow_up(lambda: self._redirect(response))
         if response.status in ASKED_BY:
@@ -311,13 +346,49 @@ class HttpFetch(ABC):
         if self._redirects > REDIRECT_LIMIT:
             self.fail(too_many_redirects(response, self.spec.remote_name))
             return
+        policy = policy_of(self._redirect_flags)
+        is_refused = policy is RedirectPolicy.REFUSE
+        target = reason = ""
         try:
-            self._url = redirect_target(self._url, response.get("location") or "")
+            may_leave = not is_refused and bool(self._redirect_flags & HTTPS_TO_HTTP)
+            target = redirect_target(self._url, response.get("location") or "", may_leave_https=may_leave)
         except RedirectRefused as error:
-            self.fail(refused_redirect(self._url, str(error)))
-            return
-        assert self._request is not None
-        self.send(head=self._request.head)
+            reason = str(error)
+        if is_refused:
+            renamed = self._rename(target) if target else ""
+            self.fail(disallowed_redirect(response, self._url, renamed))
+        elif reason:
+            self.fail(refused_redirect(self._url, reason))
+        else:
+            assert self._request is not None
+            self._url = target
+            self._method = method_after(self._method, response.status)
+            self.send(head=self._request.head)
+
+    def _rename(self, url: str) -> str:
+        """Have the job remember where the file is (H7), unless no remote name may look like that; return the name."""
+        try:
+            check_remote_name(url)
+        except BitsError:
+            return ""
+        if url != self._reported_url:
+            self._reported_url = url
+            self.run.on_redirected(self.spec.index, url)
+        return url
+
+    def tell_started(self, message: FileStarted, response: Response) -> None:
+        """The server has answered with something that is taken: say so, and where that was (H7)."""
+        if self._url != self._reported_url and policy_of(self._redirect_flags) is RedirectPolicy.REPORT:
+            self._rename(self._url)
+        self._told = response
+        self.run.on_started(message)
+
+    def _tell_headers(self) -> None:
+        # What a proxy answered before there was a way to the server is no answer for the file, and has no header block.
+        response = self._response
+        if response is not None and response is not self._told and response.raw:
+            self._told = response
+            self.run.on_headers(self.spec.index, response.header_text)
 
     def refuse_status(self, response: Response) -> Body:
         """The answer is an error: fail with it, unless a connection is just being taken up again."""
@@ -363,7 +434,10 @@ class HttpFetch(ABC):
         if failure.may_try_next_proxy and proxy is not None and self.run.proxies.has_other(self._url, proxy):
             self.send(head=self._request.head, fresh=self._request.fresh)
             return
-        self._break(failure)
+        if self._may_repeat:
+            self._break(failure)
+        else:
+            self.fail(failure)
 
     def _break(self, failure: Failure) -> None:
         now = time.monotonic()
@@ -402,6 +476,7 @@ class HttpFetch(ABC):
             return
         self._phase = Phase.CLOSED
         self.leave_network()
+        self._tell_headers()
         self.run.on_failed(self, self.run.proxies.named(failure, self._request))
         self._close_sink(lambda _error: self.run.on_closed(self))
 
@@ -423,6 +498,7 @@ class HttpFetch(ABC):
         """First the next request goes out, then this file is written: the server works meanwhile."""
         self._phase = Phase.FINISHING
         self.leave_network()
+        self._tell_headers()
         self.run.on_network_done(self)
 
     @abstractmethod

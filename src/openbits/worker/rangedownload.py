@@ -17,7 +17,7 @@ from openbits.core.ranges import Layout, as_segments, range_header, resolve
 from openbits.core.resume import is_same_version
 from openbits.errors import BitsError, ErrorContext
 from openbits.frames.worker import FileSpec, FileStarted
-from openbits.worker.answers import invalid_answer, remote_failure, too_large
+from openbits.worker.answers import invalid_answer, no_ranges_with, remote_failure, too_large
 from openbits.worker.asking import Body
 from openbits.worker.checksum import Checksum
 from openbits.worker.failure import Failure, TransferError
@@ -54,6 +54,9 @@ class RangeDownload(HttpFetch):
 
     def start(self) -> None:
         """Take up what an earlier run left, or begin."""
+        if self._method:
+            self.fail(no_ranges_with(self._method, self._url))
+            return
         try:
             if self.spec.durable_bytes and not self._take_up():
                 self._reason = "the ranges cannot be continued: they are fetched again from the beginning"
@@ -198,7 +201,7 @@ class RangeDownload(HttpFetch):
             raise TransferError(too_large(self.spec.remote_name, allowance))
         self._known = Validator(etag=response.etag, last_modified=response.last_modified, size=size)
         self._is_announced = True
-        self.run.on_started(
+        self.tell_started(
             FileStarted(
                 transfer=self.run.settings.transfer,
                 index=self.spec.index,
@@ -210,7 +213,8 @@ class RangeDownload(HttpFetch):
                 restarted=self._reason,
                 resumable=self._has_validator,
                 response_headers=response.header_text,
-            )
+            ),
+            response,
         )
         self._reason = ""
         self.sink.reserve(layout.total)

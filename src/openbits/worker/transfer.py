@@ -19,10 +19,12 @@ from openbits.frames.worker import (
     FileDurable,
     FileHandle,
     FileReceived,
+    FileRedirected,
     FilesDone,
     FileSpec,
     FilesStarted,
     FileStarted,
+    LastHeaders,
     ProxyChosen,
     StartTransfer,
     TransferBroken,
@@ -351,6 +353,16 @@ class Transfer:
             # Headers full of characters that travel as escapes: alone each of them fits.
             for message in started:
                 self._send(message)
+
+    def on_redirected(self, index: int, remote_name: str) -> None:
+        """See `fetch.Run`."""
+        self._send_started()
+        self._send(FileRedirected(transfer=self.settings.transfer, index=index, remote_name=remote_name))
+
+    def on_headers(self, index: int, response_headers: str) -> None:
+        """See `fetch.Run`."""
+        self._send_started()
+        self._send(LastHeaders(transfer=self.settings.transfer, index=index, response_headers=response_headers))
 
     def on_received(self, index: int, received_bytes: int) -> None:
         """See `fetch.Run`."""

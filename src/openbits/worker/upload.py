@@ -67,6 +67,9 @@ class Run(Surroundings, Protocol):
     def send_moved(self, message: UploadMoved) -> None:
         """The service is to write something down."""
 
+    def on_headers(self, index: int, response_headers: str) -> None:
+        """The last answer had these headers, and it is not the one that `send_started` told of."""
+
     def on_received(self, index: int, received_bytes: int) -> None:
         """So many bytes have been sent, for people to see."""
 
@@ -112,6 +115,8 @@ class Upload:
         self._size = 0
         self._acknowledged_bytes = order.file.durable_bytes
         self._has_answered = False
+        self._told: Response | None = None
+        """The last answer whose headers were told (F10)."""
         self._is_fresh = False
         self._broken: Failure | None = None
         """Why the last request had no answer."""
@@ -328,6 +333,7 @@ class Upload:
 
     def _tell_started(self, response: Response) -> None:
         file, source = self._order.file, self.source
+        self._told = response
         modified = str(source.opened.modified_ns) if source is not None else file.last_modified
         is_new = self._is_new_source
         self.run.send_started(
@@ -343,6 +349,13 @@ class Upload:
                 response_headers=response.header_text,
             )
         )
+
+    def _tell_headers(self) -> None:
+        response = self._exchange.last_response
+        # What a proxy answered before there was a way to the server has no header block, and is none of the server's.
+        if response is not None and response is not self._told and response.raw and not self._order.only_cancels:
+            self._told = response
+            self.run.on_headers(self.spec.index, response.header_text)
 
     def _on_sent(self, sent_bytes: int) -> None:
         assert self._conversation is not None
@@ -389,6 +402,7 @@ class Upload:
 
     def _finish(self) -> None:
         self._close()
+        self._tell_headers()
         self.run.on_done(self, self._size)
 
     def fail(self, failure: Failure) -> None:
@@ -396,6 +410,7 @@ class Upload:
         if self._phase is _Phase.CLOSED:
             return
         self._close()
+        self._tell_headers()
         self.run.on_failed(self, failure)
         self._loop.post(lambda: self.run.on_closed(self))
 
