@@ -20,6 +20,7 @@ from openbits.version import __version__
 
 if TYPE_CHECKING:
     from openbits import aio
+    from openbits.client.certificates import CertificateStoreLocation, ClientCertificate, SecurityFlags
     from openbits.client.cloaking import (
         Blanket,
         Cloaking,
@@ -71,6 +72,8 @@ __all__ = [
     "AuthTarget",
     "BitsError",
     "Blanket",
+    "CertificateStoreLocation",
+    "ClientCertificate",
     "Cloaking",
     "Enumerator",
     "ErrorContext",
@@ -98,6 +101,7 @@ __all__ = [
     "Range",
     "ReplyProgress",
     "Result",
+    "SecurityFlags",
     "TokenFlags",
     "TokenOptions",
     "__version__",
@@ -116,6 +120,8 @@ _MODULES = {
     "AuthTarget": "openbits.client.network_identity",
     "BitsError": "openbits.errors",
     "Blanket": "openbits.client.cloaking",
+    "CertificateStoreLocation": "openbits.client.certificates",
+    "ClientCertificate": "openbits.client.certificates",
     "Cloaking": "openbits.client.cloaking",
     "Enumerator": "openbits.client.enumerator",
     "ErrorContext": "openbits.errors",
@@ -126,6 +132,7 @@ _MODULES = {
     "Manager": "openbits.client.manager",
     "ProxySettings": "openbits.client.network_identity",
     "ProxyUsage": "openbits.client.network_identity",
+    "SecurityFlags": "openbits.client.certificates",
     "TokenFlags": "openbits.client.network_identity",
     "TokenOptions": "openbits.client.manager",
     "copy_proxy": "openbits.client.cloaking",

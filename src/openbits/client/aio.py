@@ -15,10 +15,12 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Coroutine, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Coroutine, Generator
 from contextlib import aclosing
 from typing import Any, Self, TypeVar
 
+from openbits.client import certificates
+from openbits.client.async_validation import AsyncValidator
 from openbits.client.calls import Call, Script, events_target, stream_request
 from openbits.client.cloaking import settle_security
 from openbits.client.discovery import Endpoint
@@ -26,11 +28,18 @@ from openbits.client.events import SILENCE_S, EventParser, Message, Reconnect, R
 from openbits.client.http1 import MalformedResponse, ResponseReader
 from openbits.client.identity import Identity, base_identity, is_impersonated_on_event_loop
 from openbits.client.job_operations import JobOperations
-from openbits.client.objects import ErrorOperations, FileOperations, ManagerOperations, TokenOptionsOperations
+from openbits.client.objects import (
+    ErrorOperations,
+    FileOperations,
+    ManagerOperations,
+    TokenOptionsOperations,
+    result_of,
+)
 from openbits.client.operations import Asynchronous
 from openbits.client.pool import Holder, Reserve, connect_as
 from openbits.client.transport import CALL_TIMEOUT_S, READ_SIZE_BYTES, Answer, NoAnswer, StaleConnection, broken_call
-from openbits.client.values import SETTLED_STATES, Event, JobErrorInfo, JobState, event_from
+from openbits.client.validation import NOT_CALLABLE, request_of
+from openbits.client.values import SETTLED_STATES, Event, JobErrorInfo, JobState, Result, event_from
 from openbits.errors import BitsError
 
 T = TypeVar("T")
@@ -246,6 +255,36 @@ class Job(JobOperations[File, JobError, TokenOptions], Asynchronous):
 
     def _token_options(self, capability: str) -> TokenOptions:
         return TokenOptions(self._session, self._id, capability)
+
+    def set_server_certificate_validation_interface(
+        self, callback: Callable[[Job, File, bytes, list[bytes]], Awaitable[bool | None] | bool | None] | None
+    ) -> Coroutine[Any, Any, Result]:
+        """Let a function judge servers' certificates; as openbits.Job's, awaited.
+
+        A coroutine function is awaited; a plain one is called on the event loop. It is asked as long as the loop runs.
+        """
+        return self._set_validation(callback, self._call_identity())
+
+    async def _set_validation(self, callback: Callable[..., Any] | None, identity: Identity) -> Result:
+        session = self._session
+        if callback is None:
+            return await session.perform(certificates.clear_validation(self._id).then(result_of), identity)
+        if not callable(callback):
+            raise BitsError("E_NOINTERFACE", NOT_CALLABLE)
+        judge = callback
+        session.check()
+        connection = await AsyncConnection.open(session.endpoint, identity)
+        try:
+            await connection.send(request_of(self._id))
+        except StaleConnection as error:
+            raise broken_call("it closes every connection") from error
+        await AsyncValidator(
+            connection,
+            self._id,
+            lambda asked: judge(self, self._file(asked.file_index), asked.certificate, asked.chain),
+            lambda call: session.perform(call, identity),
+        ).start()
+        return Result.S_OK
 
     def events(self) -> AsyncGenerator[Event, None]:
         """Follow the job: first a snapshot of it, then every event and its progress, without end."""

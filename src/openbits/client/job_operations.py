@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 from openbits.client import calls
 from openbits.client.calls import Call, Json, Script
 from openbits.client.enumerator import Enumerator
+from openbits.client.http_options import HttpOptionsOperations
 from openbits.client.network_identity import (
     AuthScheme,
     AuthTarget,
@@ -50,7 +51,7 @@ ErrorT = TypeVar("ErrorT")
 TokenOptionsT = TypeVar("TokenOptionsT")
 
 
-class JobOperations(Generic[FileT, ErrorT, TokenOptionsT]):
+class JobOperations(HttpOptionsOperations, Generic[FileT, ErrorT, TokenOptionsT]):
     """IBackgroundCopyJob to IBackgroundCopyJob5 (inventory section 2)."""
 
     def __init__(self, session: Any, job_id: str) -> None:
@@ -445,8 +446,9 @@ class JobOperations(Generic[FileT, ErrorT, TokenOptionsT]):
         """Set a property by the name that `bits set` takes (J60–J64 and ours).
 
         `cost_flags`, `notification_clsid`, `dynamic_content`, `high_performance`, `max_download_size`,
-        `strict_http`, `file_concurrency`, `stall_timeout`, `umask`, `custom_headers`, `upload_protocol`, `use_netrc`.
-        Raises BG_E_UNKNOWN_PROPERTY_ID, BG_E_READ_ONLY_PROPERTY_AFTER_ADDFILE, …_AFTER_RESUME.
+        `strict_http`, `file_concurrency`, `stall_timeout`, `umask`, `custom_headers`, `upload_protocol`, `use_netrc`,
+        `security_flags`, `http_method`, `use_stored_credentials` (J65: `proxy`, or None). Raises
+        BG_E_UNKNOWN_PROPERTY_ID, BG_E_READ_ONLY_PROPERTY_AFTER_ADDFILE, …_AFTER_RESUME.
         """
         return self._set(**{name: value})
 

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Generator
+from collections.abc import Callable, Collection, Generator
 from typing import Self
 
+from openbits.client import certificates
+from openbits.client.certificates import CertificateQuestion
 from openbits.client.cloaking import settle_security
 from openbits.client.discovery import Endpoint
 from openbits.client.events import EventStream
 from openbits.client.job_operations import JobOperations
-from openbits.client.objects import ErrorOperations, FileOperations, ManagerOperations, TokenOptionsOperations
+from openbits.client.objects import (
+    ErrorOperations,
+    FileOperations,
+    ManagerOperations,
+    TokenOptionsOperations,
+    result_of,
+)
 from openbits.client.operations import Blocking
 from openbits.client.session import Session
-from openbits.client.values import SETTLED_STATES, Event, JobErrorInfo, JobState, event_from
+from openbits.client.validation import NOT_CALLABLE, Validator
+from openbits.client.values import SETTLED_STATES, Event, JobErrorInfo, JobState, Result, event_from
+from openbits.errors import BitsError
 
 
 class File(FileOperations, Blocking):
@@ -44,6 +54,32 @@ class Job(JobOperations[File, JobError, TokenOptions], Blocking):
 
     def _token_options(self, capability: str) -> TokenOptions:
         return TokenOptions(self._session, self._id, capability)
+
+    def set_server_certificate_validation_interface(
+        self, callback: Callable[[Job, File, bytes, list[bytes]], bool | None] | None
+    ) -> Result:
+        """Let a function of this program judge servers' certificates (H12, 4.6), while the job is SUSPENDED.
+
+        `callback(job, file, certificate, chain)` is asked in a thread of its own, before anything is sent to a server
+        whose certificate the system has found to be in order: both are DER, the chain is what the server sent
+        along. None or True accepts, for the life of the job. False refuses, and so does raising BitsError, whose
+        error the job then has; the job is in TRANSIENT_ERROR and asks again with its next attempt. An answer may take
+        60 seconds. The last program that is set counts, and only while it lives and its connection lasts: without it
+        the job goes to ERROR with BG_E_SERVER_CERT_VALIDATION_INTERFACE_REQUIRED when there is something to judge;
+        then suspend it, call this again, and resume it. None: nobody judges. Each call forgets what was accepted.
+        Raises E_NOINTERFACE (not callable), BG_E_READ_ONLY_WHEN_JOB_ACTIVE (not SUSPENDED).
+        """
+        identity = self._call_identity()
+        if callback is None:
+            return self._session.perform(certificates.clear_validation(self._id).then(result_of), identity)
+        if not callable(callback):
+            raise BitsError("E_NOINTERFACE", NOT_CALLABLE)
+
+        def judge(question: CertificateQuestion) -> bool | None:
+            return callback(self, self._file(question.file_index), question.certificate, question.chain)
+
+        Validator(self._session, identity, self._id, judge).start()
+        return Result.S_OK
 
     def events(self) -> Generator[Event, None, None]:
         """Follow the job: first a snapshot of it, then every event and its progress, without end."""

@@ -13,7 +13,8 @@ import pytest
 from openbits.core.model import Identity, JobState, JobType
 from openbits.errors import BitsError, ErrorContext
 from openbits.frames.worker import CertificateJudged, CertificateSeen, StartTransfer, UploadFile
-from openbits.service.validators import ANSWER_S, MOST_CERTIFICATES, UNJUDGED, Question, Registration
+from openbits.service.validators import ANSWER_S, MOST_CERTIFICATES, Question, Registration
+from openbits.service.wording import UNJUDGED
 from support import virtual
 from support.service import ALICE, ROOT, FakeWorker, Service, running
 
@@ -90,7 +91,9 @@ def test_46_a_refusal_is_the_programs_error_and_is_asked_again() -> None:
             for number in (1, 2):
                 await service.say(seen(service.worker, number))
                 question = await asked(program)
-                service.runtime.validators.answer(ALICE, job, question.name, "CERT_E_UNTRUSTEDROOT", "not\n ours " + "x" * 900)
+                service.runtime.validators.answer(
+                    ALICE, job, question.name, "CERT_E_UNTRUSTEDROOT", "not\n ours " + "x" * 900
+                )
                 await virtual.rest()
                 assert judged(service.worker) == (number, "CERT_E_UNTRUSTEDROOT")
             message = service.worker.last(CertificateJudged).message
@@ -100,13 +103,19 @@ def test_46_a_refusal_is_the_programs_error_and_is_asked_again() -> None:
             assert len(message) < 600
             await service.say(
                 service.worker.ended(
-                    "CERT_E_UNTRUSTEDROOT", context=int(ErrorContext.SERVER_CERTIFICATE_CALLBACK), message=message, transient=True
+                    "CERT_E_UNTRUSTEDROOT",
+                    context=int(ErrorContext.SERVER_CERTIFICATE_CALLBACK),
+                    message=message,
+                    transient=True,
                 )
             )
             failed = service.job(job)
             assert failed.state is JobState.TRANSIENT_ERROR
             assert failed.error is not None
-            assert (failed.error.name, failed.error.context) == ("CERT_E_UNTRUSTEDROOT", ErrorContext.SERVER_CERTIFICATE_CALLBACK)
+            assert (failed.error.name, failed.error.context) == (
+                "CERT_E_UNTRUSTEDROOT",
+                ErrorContext.SERVER_CERTIFICATE_CALLBACK,
+            )
 
     virtual.run(story())
 
