@@ -1,7 +1,8 @@
 """Whether the certificate of a server is in order for a job that overlooks something (H7).
 
 The rule: each bit of the security flags overlooks exactly its own thing, and what is not overlooked is checked as for
-any other job.  What OpenSSL can judge is judged by OpenSSL; the rest goes by what it would say.  The name is not looked at here: libcurl compares it for every job, unless the job overlooks that.
+any other job.  What OpenSSL can judge is judged by OpenSSL; the rest goes by what it would say.  The name is not looked
+at here: libcurl compares it for every job, unless the job overlooks that.
 """
 
 from __future__ import annotations
