@@ -439,6 +439,11 @@ def check_custom_headers(text: str) -> str:
     return normalised
 
 
+def belongs_to_service(name: str) -> bool:
+    """Whether a header, named in lower case, belongs to the connection or to the way a file is resumed (H5)."""
+    return name in _HEADERS_OF_THE_CONNECTION or name in _HEADERS_OF_THE_TRANSFER
+
+
 def _headers_too_long() -> BitsError:
     return BitsError("BG_E_STRING_TOO_LONG", f"the custom headers have more than {HEADERS_LIMIT} characters")
 
@@ -449,6 +454,8 @@ def _check_header(line: str) -> str:
         # The line itself is not shown: it may carry a secret.
         raise _invalid("a custom header must be one line of ASCII text 'Name: value'")
     name = match["name"]
+    if name.lower() == "proxy-authorization":
+        raise _invalid("Proxy-Authorization is not for custom headers: give the proxy's credentials by SetCredentials")
     if name.lower() in _HEADERS_OF_THE_CONNECTION:
         raise _invalid(f"the header {name} belongs to the connection and cannot be set by a job")
     if name.lower() in _HEADERS_OF_THE_TRANSFER:
