@@ -216,8 +216,10 @@ def set_properties(context: Context, job: str, assignments: Sequence[str], as_js
     Keys are BITS's names: name, description, priority, minimum_retry_delay, no_progress_timeout, maximum_download_time,
     notify_flags, cost_flags, notification_clsid, dynamic_content, high_performance, max_download_size; and ours:
     strict_http, file_concurrency, stall_timeout, umask (octal), custom_headers, upload_protocol, use_netrc.
-    Durations are seconds, sizes bytes, switches true or false; 'none' takes a limit back. reply_file_name, of an
-    upload-reply job, is set alone.
+    security_flags are a number or words (ssl_enable_crl_check, ssl_ignore_unknown_ca, http_redirect_policy_disallow …)
+    divided by commas; http_method, which makes the job foreground, is set before the first Resume;
+    use_stored_credentials is proxy or none. Durations are seconds, sizes bytes, switches true or false; 'none' takes a
+    limit back. reply_file_name, of an upload-reply job, is set alone.
     """
     changes = parse_assignments(assignments)
     session = context.session()

@@ -33,6 +33,16 @@ COMMANDS: Final = {
     "set": ("openbits.cli.jobs", "set_properties", "Set properties of a job."),
     "set-credentials": ("openbits.cli.credentials", "set_credentials", "Give a job a user name and a password."),
     "remove-credentials": ("openbits.cli.credentials", "remove_credentials", "Take a job's credentials back."),
+    "set-client-certificate": (
+        "openbits.cli.certificates",
+        "set_client_certificate",
+        "Let a job present a client certificate.",
+    ),
+    "remove-client-certificate": (
+        "openbits.cli.certificates",
+        "remove_client_certificate",
+        "Let a job present none any more.",
+    ),
     "headers": ("openbits.cli.credentials", "headers", "Print, set or hide a job's custom headers."),
     "list": ("openbits.cli.show", "list_jobs", "List jobs."),
     "show": ("openbits.cli.show", "show", "Show everything about a job."),

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import click
 
+from openbits.cli import securityflags
 from openbits.cli.common import PRIORITIES
 from openbits.cli.text import safe
 from openbits.errors import BitsError
@@ -83,6 +84,9 @@ _PARSERS: Final[dict[str, tuple[Callable[[str], Any], str]]] = {
     "proxy_bypass_list": (_list, "a list of hosts, or none"),
     "upload_protocol": (_text, "auto, bits, tus, ietf or put"),
     "use_netrc": (_switch, "true or false"),
+    "security_flags": (securityflags.parse, "a number (BITS's flags) or words such as ssl_enable_crl_check"),
+    "http_method": (_text, "an HTTP method"),
+    "use_stored_credentials": (_list, "proxy, or none"),
     REPLY_FILE_NAME: (_path, "a path, or none"),
 }
 NAMES: Final = tuple(_PARSERS)
@@ -116,6 +120,8 @@ def show(key: str, value: Any) -> str:
         return "none"
     if isinstance(value, bool):
         return "true" if value else "false"
+    if key == "security_flags":
+        return securityflags.words_of(value)
     if key == "umask":
         return f"{value:03o}"
     if key == "custom_headers":

@@ -113,6 +113,7 @@ def job_lines(job: Mapping[str, Any], why: str) -> list[str]:
     ]
     rows += helper_rows(job)
     rows += credential_rows(job)
+    rows += certificate_rows(job)
     if job["result"]:
         rows.append(("result", job["result"]))
     if job.get("proxy_in_use"):
@@ -136,6 +137,20 @@ def credential_rows(job: Mapping[str, Any]) -> list[tuple[str, str]]:
         if slots:
             meant = " and ".join(f"the {slot['target']} ({slot['scheme']})" for slot in slots)
             rows.append(("credentials", f"{what}, for {meant}"))
+    return rows
+
+
+def certificate_rows(job: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return which certificate the job presents, for its owner (H4), and who judges those of servers (H12)."""
+    rows = []
+    certificate = job.get("client_certificate")
+    if certificate is not None:
+        named = f"sha1 {certificate['sha1']}" if certificate["sha1"] else f"subject {safe(certificate['subject'])}"
+        rows.append(
+            ("client certificate", f"{named}, in the store {safe(certificate['store'])} of {certificate['location']}")
+        )
+    if job.get("validates_certificates"):
+        rows.append(("server certificates", "a program judges them, besides the system"))
     return rows
 
 
