@@ -17,8 +17,16 @@ from openbits.core.environment import Environment, is_logged_on
 from openbits.core.events import Event, Failure, SessionEnded
 from openbits.core.model import AccountKind, Job
 from openbits.errors import BitsError, is_failure
-from openbits.frames.worker import CertificateJudged, CertificateSeen, FilesDone, StopTransfer, TransferEnded
+from openbits.frames.worker import (
+    CertificateJudged,
+    CertificateSeen,
+    EvaluatorWanted,
+    FilesDone,
+    StopTransfer,
+    TransferEnded,
+)
 from openbits.service.configuration import Configuration
+from openbits.service.evaluators import Evaluators
 from openbits.service.helpertokens import HelperTokens
 from openbits.service.runs import NOT_CURED_BY_WAITING
 from openbits.service.tasks import Tasks
@@ -75,6 +83,7 @@ class Farewells:
         self._post = post
         self._settled = settled
         self._run_ended = run_ended
+        self._evaluators = Evaluators(pool, tasks)
         self._going: dict[str, _Farewell] = {}
 
     def __repr__(self) -> str:
@@ -148,7 +157,10 @@ class Farewells:
             if network.kind is AccountKind.USER and not is_logged_on(network, self._environment()):
                 raise WorkerGone
             number = self._pool.next_transfer()
-            telling = _Telling(lambda seen: self._judge(worker, job, seen))
+            telling = _Telling(
+                lambda seen: self._judge(worker, job, seen),
+                lambda: self._evaluators.want(number, worker, worker.identity),
+            )
             worker.open_transfer(number, TransferHandler(on_frame=telling.on_frame, on_lost=telling.on_lost))
             farewell.worker, farewell.transfer = worker, number
             try:
@@ -161,6 +173,7 @@ class Farewells:
                     return await telling.over
             finally:
                 farewell.worker = None
+                self._evaluators.end(number)
                 worker.send(StopTransfer(transfer=number))
                 worker.close_transfer(number)
 
@@ -179,8 +192,11 @@ class Farewells:
 class _Telling:
     """One attempt, as its worker reports it: a failure, None when the server has been told, or WorkerGone."""
 
-    def __init__(self, on_certificate: Callable[[CertificateSeen], None]) -> None:
+    def __init__(
+        self, on_certificate: Callable[[CertificateSeen], None], on_evaluator_wanted: Callable[[], None]
+    ) -> None:
         self._on_certificate = on_certificate
+        self._on_evaluator_wanted = on_evaluator_wanted
         self.over: asyncio.Future[Failure | None] = asyncio.get_running_loop().create_future()
         self._is_done = False
 
@@ -188,6 +204,8 @@ class _Telling:
         match message:
             case CertificateSeen():
                 self._on_certificate(message)
+            case EvaluatorWanted():
+                self._on_evaluator_wanted()
             case FilesDone():
                 self._is_done = True
             case TransferEnded(error="") if self._is_done and not self.over.done():

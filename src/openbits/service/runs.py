@@ -34,6 +34,7 @@ from openbits.errors import BitsError, ErrorContext, is_failure
 from openbits.frames.worker import (
     CertificateJudged,
     CertificateSeen,
+    EvaluatorWanted,
     FileDurable,
     FileReceived,
     FileRedirected,
@@ -52,6 +53,7 @@ from openbits.frames.worker import (
     UploadMoved,
 )
 from openbits.service.configuration import Configuration
+from openbits.service.evaluators import Evaluators
 from openbits.service.finishing import finish_files
 from openbits.service.handles import HandOver
 from openbits.service.helpertokens import HelperTokens
@@ -115,6 +117,7 @@ class Conductor:
         self._losses: dict[str, Losses] = {}
         self._finishing: dict[str, Finish] = {}
         self._ways: dict[str, str] = {}
+        self._evaluators = Evaluators(pool, tasks)
         self._holds = Holds()
         self._is_closing = False
 
@@ -380,6 +383,8 @@ class Conductor:
                     self._post(run.job_id, Redirected(run=run.run, index=index, remote_name=name))
             case LastHeaders(index=index, response_headers=headers) if index in known:
                 self._post(run.job_id, HeadersSeen(run=run.run, index=index, response_headers=headers))
+            case EvaluatorWanted() if run.worker is not None:
+                self._evaluators.want(run.number, run.worker, run.worker.identity)
             case ProxyChosen(way=way):
                 self._ways[run.job_id] = way[:LONGEST_WAY]
             case TransferEnded(error=error, index=failed) if (not error or is_failure(error)) and (
@@ -449,6 +454,7 @@ class Conductor:
     def _end(self, run: Run) -> None:
         if run.stop_timer is not None:
             run.stop_timer.cancel()
+        self._evaluators.end(run.number)
         if run.hand_over is not None:
             run.hand_over.close()
         if self._runs.get(run.job_id) is run:

@@ -26,6 +26,7 @@ from openbits.frames.monitor import (
 from openbits.frames.worker import (
     SERVICE_TO_WORKER,
     WORKER_TO_SERVICE,
+    BecomeEvaluator,
 )
 from openbits.service.link import Link
 from openbits.service.tasks import Tasks
@@ -67,6 +68,10 @@ class WorkerPool:
         self._spawning: dict[int, asyncio.Future[WorkerSpawned]] = {}
         self._workers: dict[Identity, asyncio.Future[Worker]] = {}
         self._alive: set[Worker] = set()
+        self._evaluators: set[int] = set()
+        """By pid: processes of accounts that are no workers any more."""
+        self._for_evaluators: set[int] = set()
+        """By request: those that have been ordered."""
         self.started = 0
         self._monitor = Link(channel, on_frame=self._from_monitor, on_closed=monitor_gone)
 
@@ -123,6 +128,28 @@ class WorkerPool:
         log.warning("action=kill-worker pid=%d uid=%d", worker.pid, worker.identity.uid)
         self._monitor.send(KillWorker(pid=worker.pid))
 
+    async def start_evaluator(self, identity: Identity, socket_fd: int) -> int:
+        """Start a process of an account that evaluates a PAC script for whoever holds the other end of a socket.
+
+        It is no worker: nobody counts it or waits for it. Returns its pid, for `end_evaluator`; raises as `get` does.
+        """
+        request = next(self._requests)
+        self._for_evaluators.add(request)
+        try:
+            process = await self._spawn(request, identity, lambda _worker, _reason: None)
+        finally:
+            self._for_evaluators.discard(request)
+        process.send(BecomeEvaluator(), (socket_fd,))
+        # The frame is on its way, and the first and last that it gets.
+        process.close()
+        log.info("action=evaluator-started pid=%d uid=%d", process.pid, identity.uid)
+        return process.pid
+
+    def end_evaluator(self, pid: int) -> None:
+        """End an evaluator, which may have ended by itself."""
+        if pid in self._evaluators:
+            self._monitor.send(KillWorker(pid=pid))
+
     def account_left(self, uid: int) -> None:
         """Let the workers of an account go that has logged off: idle ones now, the others after their last work."""
         for worker in tuple(self._alive):
@@ -157,8 +184,14 @@ class WorkerPool:
             self._let_go_after(worker, max(self._stay_s(worker), HANDED_OUT_S))
 
     async def _start(self, identity: Identity) -> Worker:
+        worker = await self._spawn(next(self._requests), identity, self._worker_event)
+        self._alive.add(worker)
+        self.started += 1
+        log.info("action=worker-started pid=%d uid=%d", worker.pid, identity.uid)
+        return worker
+
+    async def _spawn(self, request: int, identity: Identity, ended: Callable[[Worker, str], None]) -> Worker:
         ours, theirs = Channel.pair()
-        request = next(self._requests)
         spawned: asyncio.Future[WorkerSpawned] = asyncio.get_running_loop().create_future()
         self._spawning[request] = spawned
         worker: Worker | None = None
@@ -167,7 +200,7 @@ class WorkerPool:
                 spawn = SpawnWorker(request=request, uid=identity.uid, gid=identity.gid, groups=identity.groups)
                 self._monitor.send(spawn, (theirs.fileno(),))
             channel = Channel(ours, outgoing=SERVICE_TO_WORKER, incoming=WORKER_TO_SERVICE)
-            worker = Worker(identity, channel, ended=self._worker_event)
+            worker = Worker(identity, channel, ended=ended)
             async with asyncio.timeout(SPAWN_TIMEOUT_S):
                 answer = await spawned
                 worker.pid = answer.pid
@@ -186,14 +219,14 @@ class WorkerPool:
             raise
         finally:
             self._spawning.pop(request, None)
-        self._alive.add(worker)
-        self.started += 1
-        log.info("action=worker-started pid=%d uid=%d", worker.pid, identity.uid)
         return worker
 
     def _from_monitor(self, message: object) -> None:
         match message:
-            case WorkerSpawned(request=request):
+            case WorkerSpawned(request=request, pid=pid):
+                if request in self._for_evaluators:
+                    # At once: its end may be the next that the monitor tells.
+                    self._evaluators.add(pid)
                 future = self._spawning.get(request)
                 if future is not None and not future.done():
                     future.set_result(message)
@@ -204,6 +237,8 @@ class WorkerPool:
                 self._refuse(request, WorkerGone())
             case SpawnRefused(request=request, error=error, message=text):
                 self._refuse(request, BitsError(error, text))
+            case WorkerExited(pid=pid) if pid in self._evaluators:
+                self._evaluators.discard(pid)
             case WorkerExited(pid=pid):
                 leaving = self._leaving.pop(pid, None)
                 if leaving is not None:
