@@ -33,6 +33,8 @@ def make_handle(ca_file: str, connect_timeout_s: int) -> Any:
     curl.setopt(pycurl.NETRC, pycurl.NETRC_IGNORED)
     curl.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
     curl.setopt(pycurl.FOLLOWLOCATION, 0)
+    # What an owner writes is what the server reads (D6): libcurl would resolve dots in paths.
+    curl.setopt(pycurl.PATH_AS_IS, 1)
     curl.setopt(pycurl.BUFFERSIZE, _BUFFER_BYTES)
     curl.setopt(pycurl.USERAGENT, USER_AGENT)
     curl.setopt(pycurl.TCP_KEEPALIVE, 1)
