@@ -266,8 +266,7 @@ def test_a_file_of_this_machine_needs_no_proxy_however_wrong_the_list(worker: Wo
         (manual("p:::1"), "'p:::1'"),
         (manual("p:1", "aaa.*"), "'aaa.*'"),
         (manual(""), "empty"),
-        (ProxySpec(usage="detect", source=SOURCE), "bits proxy set"),
-        (ProxySpec(usage="script", script_url="http://w/pac", source=SOURCE), "bits proxy set"),
+        (ProxySpec(usage="of a later version", source=SOURCE), "not known"),
     ],
 )
 def test_j22_settings_that_cannot_be_followed_are_an_error_and_never_a_direct_connection(
