@@ -110,7 +110,8 @@ class Request:
     @property
     def is_tunnelled(self) -> bool:
         """Whether a proxy only passes bytes on between us and the server (CONNECT)."""
-        return self.proxy is not None and self.url[:6].lower() == "https:"
+        proxy = self.proxy
+        return proxy is not None and self.url[:6].lower() == "https:" and not proxy.is_socks
 
 
 @dataclass(slots=True)

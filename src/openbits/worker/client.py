@@ -20,7 +20,7 @@ from openbits.worker.asking import BELIEF, Belief, Body, Handler, Probe, Request
 from openbits.worker.curlhandle import make_handle, set_belief, set_probe, shown_chain
 from openbits.worker.engine import Engine
 from openbits.worker.failure import Failure, TransferError
-from openbits.worker.proxies import Attempt, map_proxy_error
+from openbits.worker.proxyerrors import Attempt, map_proxy_error
 from openbits.worker.takeover import take_socket
 from openbits.worker.tcpinfo import Outflow, outflow
 from openbits.worker.transport import map_error
@@ -114,7 +114,7 @@ class Client:
             curl.setopt(pycurl.PROXYHEADER, [line.encode("ascii") for line in request.proxy_headers])
             self._proxy_headers = request.proxy_headers
         if request.proxy != self._proxy:
-            curl.setopt(pycurl.PROXY, str(request.proxy) if request.proxy is not None else "")
+            curl.setopt(pycurl.PROXY, _as_curl_has_it(request.proxy) if request.proxy is not None else "")
             self._proxy = request.proxy
         is_special = request.head or request.fresh or bool(request.method or request.download_method)
         if is_special or self._is_special:
@@ -391,3 +391,8 @@ class Client:
             transient=False,
         )
         return -1
+
+
+def _as_curl_has_it(proxy: Proxy) -> str:
+    """libcurl resolves names itself for `socks5`, and leaves that to the proxy with another word for the protocol."""
+    return str(proxy).replace("socks5:", "socks5h:", 1)

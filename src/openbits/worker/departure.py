@@ -43,20 +43,36 @@ class Departures:
 
         `meant_for` is the address for which the job may prove who it is.
         """
-        preparing = Preparing()
+        preparing, proxies = Preparing(), self._proxies()
+        if proxies.is_known(request.url):
+            self._choose(request, meant_for, preparing, done)
+            return preparing
+
+        def known(failure: Failure | None) -> None:
+            if preparing.is_cancelled:
+                return
+            if failure is None:
+                self._choose(request, meant_for, preparing, done)
+            else:
+                preparing.is_over = True
+                done(failure)
+
+        proxies.find_out(request.url, known)
+        return preparing
+
+    def _choose(self, request: Request, meant_for: str, preparing: Preparing, done: Done) -> None:
         try:
             # Anew for each request: a redirect may have led elsewhere, and a proxy may have failed.
             request = replace(request, proxy=self._proxies().choose(request.url))
         except TransferError as error:
             preparing.is_over = True
             done(error.failure)
-            return preparing
+            return
         if not self._challenges.is_asked(meant_for, request.url, proxy_host(request)):
             preparing.is_over = True
             done(Departure(request=request, bare=request))
-            return preparing
+            return
         self._prove(request, meant_for, None, preparing, done)
-        return preparing
 
     def again(self, departure: Departure, challenge: Response, *, meant_for: str, done: Done) -> Preparing:
         """Get a request ready that was challenged: on the same way, with what the challenge asks for."""

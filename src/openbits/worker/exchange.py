@@ -204,11 +204,7 @@ class Exchange:
             # The server had closed the kept connection: nothing is wrong with the upload.
             self._begin(replace(self._bare(), fresh=True))
             return
-        if (
-            failure.may_try_next_proxy
-            and request.proxy is not None
-            and self._run.proxies.has_other(request.url, request.proxy)
-        ):
+        if self._run.proxies.has_other_way(failure, request):
             self._begin(self._bare())
             return
         self._give_up(failure)

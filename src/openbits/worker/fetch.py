@@ -39,6 +39,7 @@ from openbits.worker.finishing import Finishing
 from openbits.worker.headers import lines_for
 from openbits.worker.helper import Helper
 from openbits.worker.loop import Loop, Timer
+from openbits.worker.pacscript import Scripts
 from openbits.worker.places import Place
 from openbits.worker.proxies import Proxies
 from openbits.worker.sink import Sink, SinkSettings
@@ -51,12 +52,21 @@ from openbits.worker.watchdog import Watchdog
 class Tools:
     """What all transfers of a worker share."""
 
-    def __init__(self, loop: Loop, syncer: Syncer, reader: Helper, pipe: SplicePipe, tickets: Tickets) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        syncer: Syncer,
+        reader: Helper,
+        pipe: SplicePipe,
+        tickets: Tickets,
+        scripts: Scripts,
+    ) -> None:
         self.loop = loop
         self.syncer = syncer
         self.reader = reader
         self.pipe = pipe
         self.tickets = tickets
+        self.scripts = scripts
 
 
 class Run(Protocol):
@@ -430,8 +440,7 @@ class HttpFetch(ABC):
             # The server had closed the kept connection: that is no failure of this file.
             self.send(head=self._request.head, fresh=True)
             return
-        proxy = self._request.proxy
-        if failure.may_try_next_proxy and proxy is not None and self.run.proxies.has_other(self._url, proxy):
+        if self.run.proxies.has_other_way(failure, self._request):
             self.send(head=self._request.head, fresh=self._request.fresh)
             return
         if self._may_repeat:

@@ -21,10 +21,12 @@ from openbits.frames.worker import (
     SERVICE_TO_WORKER,
     WORKER_TO_SERVICE,
     AdoptFile,
+    BecomeEvaluator,
     CheckDirectories,
     CheckSources,
     CopyFile,
     DeleteFiles,
+    Evaluator,
     FileHandle,
     FileOpened,
     FileResult,
@@ -48,12 +50,14 @@ from openbits.frames.worker import (
 )
 from openbits.worker.adopting import Adoption, open_for_reading, sync_directories
 from openbits.worker.engine import Engine
+from openbits.worker.evaluator import become_evaluator
 from openbits.worker.failure import MESSAGE_LIMIT
 from openbits.worker.fetch import Tools
 from openbits.worker.helper import Helper
 from openbits.worker.loop import READABLE, WRITABLE, Loop, Timer
 from openbits.worker.opener import Opener
 from openbits.worker.operations import check_directories, delete_files, rename_files
+from openbits.worker.pacscript import Scripts
 from openbits.worker.reading import check_sources, copy_file, open_for_upload
 from openbits.worker.splice import SplicePipe
 from openbits.worker.syncer import Syncer
@@ -85,12 +89,15 @@ class Worker:
         self._sources = Helper(self._loop, "sources")
         self._pipe = SplicePipe()
         self._tickets = Tickets(self._loop)
-        self._tools = Tools(self._loop, self._syncer, self._reader, self._pipe, self._tickets)
+        self._scripts = Scripts(self._loop, make_engine=lambda: Engine(self._loop), on_unexpected=self._on_unexpected)
+        self._tools = Tools(self._loop, self._syncer, self._reader, self._pipe, self._tickets, self._scripts)
         self._engines: dict[tuple[bool, bool], Engine] = {}
         self._transfers: dict[int, Transfer] = {}
         self._operations: dict[int, list[RenameFiles | DeleteFiles]] = {}
         self._is_ending = False
         self._unexpected: Exception | None = None
+        self._evaluator_fd: int | None = None
+        """A socket to the worker whose evaluator this process is to be."""
         self._cleaning: Timer | None = None
 
     def __repr__(self) -> str:
@@ -107,6 +114,9 @@ class Worker:
             os.close(fd)
         if self._unexpected is not None:
             raise self._unexpected
+        if self._evaluator_fd is not None:
+            become_evaluator(self._evaluator_fd)
+        self._scripts.close()
         for engine in self._engines.values():
             engine.close()
         self._adopter.close()
@@ -151,6 +161,8 @@ class Worker:
             if not events & ~WRITABLE:
                 return
             for _ in range(_FRAMES_PER_TURN):
+                if self._evaluator_fd is not None:
+                    return  # nothing that follows is for us
                 received = self._channel.receive()
                 if received is None:
                     return
@@ -175,6 +187,8 @@ class Worker:
                     _tell(transfer, message)
             case FileHandle():
                 self._receive_handle(message, None)
+            case Evaluator():
+                self._receive_evaluator(message, None)
             case ObtainTickets():
                 self._tickets.obtain(message, self._send)
             case _:
@@ -215,6 +229,11 @@ class Worker:
                     self._operate(message.operation, adoption.copy, by=self._adopter)
             case FileHandle():
                 self._receive_handle(message, fd)
+            case Evaluator():
+                self._receive_evaluator(message, fd)
+            case BecomeEvaluator():
+                self._evaluator_fd = fd
+                self._loop.stop()
             case TakeTickets():
                 self._tickets.take(message.principal, fd)
             case _:
@@ -229,6 +248,13 @@ class Worker:
             transfer.receive_handle(message, fd)
         elif fd is not None:
             # Its transfer has ended meanwhile.
+            os.close(fd)
+
+    def _receive_evaluator(self, message: Evaluator, fd: int | None) -> None:
+        transfer = self._transfers.get(message.transfer)
+        if transfer is not None:
+            transfer.receive_evaluator(message, fd)
+        elif fd is not None:
             os.close(fd)
 
     def _start(self, settings: StartTransfer) -> None:

@@ -1,4 +1,4 @@
-"""Which proxies the requests of one run take, and what it means when one of them fails.
+"""Which proxies the requests of one run take.
 
 The rule: a request goes through a proxy of the list that its run was given, in the order of the list, or directly where
 the list says so; settings that cannot be understood or followed end the run with BG_E_INVALID_PROXY_INFO, and never
@@ -7,34 +7,22 @@ lead to a direct connection.  file: names are none of this module's business.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
-from openbits.core.http import Verdict, classify_status
+from openbits.core.pac import Way
 from openbits.core.proxylist import InvalidProxyInfo, Proxy, ProxyTable, parse_table
-from openbits.errors import ErrorContext, error_code, http_error_name
+from openbits.errors import ErrorContext
 from openbits.frames.network import ProxySpec
 from openbits.worker.desktop import read_desktop
 from openbits.worker.failure import Failure, TransferError
-from openbits.worker.tlserrors import secure_failure
-from openbits.worker.transport import TLS_ERRORS, reason_of
+from openbits.worker.pac import Found, Means, PacScript
 
-_RECV_ERROR: Final = 56
-_COULDNT_RESOLVE_PROXY: Final = 5
-_COULDNT_CONNECT: Final = 7
-_WEIRD_SERVER_REPLY: Final = 8
-_OPERATION_TIMEDOUT: Final = 28
-"""Only ever while a connection is made: whether bytes keep coming is for the watchdog."""
-_SSL_CONNECT_ERROR: Final = 35
-_GOT_NOTHING: Final = 52
-_PROXY: Final = 97
-_REFUSED: Final = frozenset((_COULDNT_CONNECT, _RECV_ERROR, _PROXY))
 _SERVERS_KEPT: Final = 256
-_BY_WHOM_IT_IS_FOUND: Final = (
-    "proxies can neither be detected nor found by a script yet: name them with "
-    "'bits proxy set manual_proxy LIST', or say 'bits proxy set no_proxy'"
-)
+_UNREACHED: Final = frozenset(("ERROR_WINHTTP_CANNOT_CONNECT", "ERROR_WINHTTP_NAME_NOT_RESOLVED"))
+"""What a direct connection fails with where a script's next way may lead on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +31,8 @@ class Plan:
 
     source: str
     table: ProxyTable | None = None
+    script_url: str | None = None
+    """Where the script is that must be asked for each URL; empty where it must be detected."""
     problem: Failure | None = None
     """Why no request may be made."""
 
@@ -62,8 +52,12 @@ def make_plan(spec: ProxySpec) -> Plan:
                 return Plan(source=spec.source, table=parse_table(spec.proxies, spec.bypass))
             case "desktop":
                 return _desktop_plan(spec)
+            case "script":
+                return Plan(source=spec.source, script_url=spec.script_url)
+            case "detect":
+                return Plan(source=spec.source, script_url="")
             case _:
-                return _unusable(spec, _BY_WHOM_IT_IS_FOUND)
+                return _unusable(spec, "these settings are not known to this version")
     except InvalidProxyInfo as error:
         return _unusable(spec, f"{error}: correct it, then resume the job")
 
@@ -75,9 +69,7 @@ def _desktop_plan(spec: ProxySpec) -> Plan:
         # It may be a home that is not mounted yet; what stands there must not be passed over.
         advice = "give the account access to it, or store settings of its own with 'bits proxy set'"
         return _unusable(spec, f"{error.filename}: {error.strerror}: {advice}", transient=True)
-    if found.script_url is not None:
-        return _unusable(spec, _BY_WHOM_IT_IS_FOUND)
-    return Plan(source=spec.source, table=found.table)
+    return Plan(source=spec.source, table=found.table, script_url=found.script_url)
 
 
 def _unusable(spec: ProxySpec, clause: str, *, transient: bool = False) -> Plan:
@@ -94,38 +86,118 @@ class Routed(Protocol):
     """A request, as far as it matters here."""
 
     @property
+    def url(self) -> str:
+        """What was asked for."""
+
+    @property
     def proxy(self) -> Proxy | None:
         """Through which proxy it went."""
 
 
 class Proxies:
-    """The choice of a run, which remembers the proxies that could not be reached."""
+    """The choice of a run, which remembers the proxies that could not be reached.
 
-    def __init__(self, plan: Plan, on_chosen: Callable[[str], None]) -> None:
+    What a script says of a URL counts for all requests for it, and is asked anew for the next one (I16).
+    """
+
+    def __init__(
+        self, plan: Plan | None, on_chosen: Callable[[str], None], means: Means | None = None, *, dhcp_url: str = ""
+    ) -> None:
+        """Without a plan it comes by `planned`; `means` are needed where a script decides."""
         self._plan = plan
         self._on_chosen = on_chosen
+        self._means = means
+        self._dhcp_url = dhcp_url
+        self._script: PacScript | None = None
+        self._found: dict[str, Found] = {}
+        self._waiting: list[tuple[str, Callable[[Failure | None], None]]] = []
         self._by_server: dict[str, tuple[Proxy, ...]] = {}
-        self._failed: set[Proxy] = set()
+        self._failed: set[Proxy | str] = set()
+        """Proxies, and servers that could not be reached directly."""
         self._told: set[str] = set()
+        self._source = plan.source if plan is not None else ""
 
     def __repr__(self) -> str:
-        return f"<Proxies {self._plan.source} failed={len(self._failed)}>"
+        return f"<Proxies {self.source} failed={len(self._failed)}>"
 
     @property
     def source(self) -> str:
-        """Whose settings these are."""
-        return self._plan.source
+        """Whose settings these are, and what they led to last."""
+        return self._source
+
+    def close(self) -> None:
+        """The run is over: nothing that is being found out is told any more."""
+        self._waiting.clear()
+        if self._script is not None:
+            self._script.close()
+
+    # --- what has to be found out --------------------------------------------------------------
+
+    @property
+    def is_scripted(self) -> bool:
+        """Whether a script decides."""
+        return self._plan is not None and self._plan.script_url is not None
+
+    def is_known(self, url: str) -> bool:
+        """Whether `choose` can answer for this URL now; otherwise `find_out` comes first."""
+        return self._plan is not None and (self._plan.script_url is None or url in self._found)
+
+    def find_out(self, url: str, done: Callable[[Failure | None], None]) -> None:
+        """Tell `done` when `choose` can answer, or why it never will; maybe before this returns."""
+        if self._plan is None:
+            self._waiting.append((url, done))
+            return
+        if self.is_known(url):
+            done(None)
+            return
+        script = self._script or self._make_script(self._plan)
+
+        def told(found: Found | Failure) -> None:
+            if isinstance(found, Failure):
+                done(found)
+                return
+            if len(self._found) >= _SERVERS_KEPT:
+                del self._found[next(iter(self._found))]
+            self._found[url] = found
+            done(None)
+
+        script.ask(url, told)
+
+    def _make_script(self, plan: Plan) -> PacScript:
+        assert self._means is not None
+        assert plan.script_url is not None
+        self._script = PacScript(self._means, source=plan.source, script_url=plan.script_url, dhcp_url=self._dhcp_url)
+        return self._script
+
+    def planned(self, plan: Plan) -> None:
+        """The account's settings have been read."""
+        self._plan, self._source = plan, plan.source
+        waiting, self._waiting = self._waiting, []
+        for url, done in waiting:
+            self.find_out(url, done)
+
+    def evaluator_came(self, fd: int | None, message: str) -> None:
+        """See `PacScript.receive`."""
+        if self._script is not None:
+            self._script.receive(fd, message)
+        elif fd is not None:
+            os.close(fd)
+
+    # --- choosing ------------------------------------------------------------------------------
 
     def choose(self, url: str) -> Proxy | None:
         """Return the proxy for the next request to a URL, None for a direct one. Raises TransferError."""
-        if self._plan.problem is not None:
-            raise TransferError(self._plan.problem)
-        proxies = self._listed(url)
-        chosen = next((proxy for proxy in proxies if proxy not in self._failed), None)
-        if proxies and chosen is None:
+        plan = self._plan
+        assert plan is not None, "the settings are known before anything is chosen"
+        if plan.problem is not None:
+            raise TransferError(plan.problem)
+        ways = self._listed(url)
+        untried = [way for way in ways if self._mark(way, url) not in self._failed]
+        if ways and not untried:
             # All of them failed once: they are tried again, in order, at the next attempt.
-            self._failed.difference_update(proxies)
-            chosen = proxies[0]
+            self._failed.difference_update(self._mark(way, url) for way in ways)
+            untried = list(ways)
+        chosen = untried[0] if untried else None
         way = f"through the proxy {chosen}" if chosen is not None else "without a proxy"
         # Once each: a job whose servers take turns would say something with every file.
         if way not in self._told:
@@ -141,98 +213,38 @@ class Proxies:
         way = self.source if str(proxy) in failure.message else f"through the proxy {proxy}: {self.source}"
         return failure if way in failure.message else replace(failure, message=f"{failure.message} ({way})")
 
-    def has_other(self, url: str, failed: Proxy) -> bool:
-        """Note that a proxy could not be reached; return whether another one may be tried for this URL at once."""
-        self._failed.add(failed)
-        self._told.clear()
-        return any(proxy not in self._failed for proxy in self._listed(url))
+    def has_other_way(self, failure: Failure, request: Routed) -> bool:
+        """Whether a request that failed may be sent by another way at once: its own could not be reached.
 
-    def _listed(self, url: str) -> tuple[Proxy, ...]:
-        """The proxies for a URL. Many files come from one server: it is looked up once."""
-        table = self._plan.table
-        if table is None:
-            return ()
+        That is noted. A direct connection gives way to a proxy only where a script lists one behind it.
+        """
+        is_unreached = failure.may_try_next_proxy
+        if request.proxy is None:
+            is_unreached = failure.name in _UNREACHED and len(self._listed(request.url)) > 1
+        if not is_unreached:
+            return False
+        self._failed.add(self._mark(request.proxy, request.url))
+        self._told.clear()
+        return any(self._mark(way, request.url) not in self._failed for way in self._listed(request.url))
+
+    @staticmethod
+    def _mark(way: Way, url: str) -> Proxy | str:
+        """Under which a way is remembered: a proxy is gone for all servers, a direct way for its own."""
+        return "/".join(url.split("/", 3)[:3]) if way is None else way
+
+    def _listed(self, url: str) -> tuple[Way, ...]:
+        """The ways for a URL; none is a direct one. Many files come from one server: a list is looked up once."""
+        plan = self._plan
+        if plan is None or plan.table is None:
+            found = self._found.get(url)
+            if found is None:
+                return ()
+            self._source = found.source
+            return found.ways
         server = "/".join(url.split("/", 3)[:3])
         proxies = self._by_server.get(server)
         if proxies is None:
             if len(self._by_server) >= _SERVERS_KEPT:
                 self._by_server.clear()
-            proxies = self._by_server[server] = table.proxies_for(url)
+            proxies = self._by_server[server] = plan.table.proxies_for(url)
         return proxies
-
-
-# --- errors of the proxy, told apart from the server's ---------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attempt:
-    """What libcurl says of a request that failed on its way through a proxy."""
-
-    proxy: Proxy
-    host: str
-    is_tunnel: bool
-    connect_status: int
-    """What the proxy answered to CONNECT; 0 where it did not."""
-    is_proxy_reached: bool
-    is_old: bool
-    """Whether an earlier request had made the connection."""
-    os_errno: int
-    connect_timeout_s: int
-    verify_result: int = 0
-    """What OpenSSL thinks of the proxy's certificate; the job's security flags are not about proxies."""
-
-
-def map_proxy_error(code: int, text: str, attempt: Attempt) -> Failure | None:
-    """What a libcurl error means if it is the proxy's; None if it is the server's, or anybody's."""
-    detail, proxy = text.strip().rstrip("."), attempt.proxy
-    if attempt.is_tunnel and code in _REFUSED and attempt.connect_status >= 300:
-        return refused_tunnel(attempt.connect_status, proxy, attempt.host)
-    is_before_server = attempt.connect_status == 0 and not attempt.is_old
-    if proxy.protocol == "https" and code in TLS_ERRORS | {_SSL_CONNECT_ERROR} and is_before_server:
-        return secure_failure(code, detail, attempt.verify_result, f"the proxy {proxy}")
-    match code:
-        case _ if code == _COULDNT_RESOLVE_PROXY:
-            return _gone("ERROR_WINHTTP_NAME_NOT_RESOLVED", f"the name of the proxy {proxy} could not be resolved")
-        case _ if code == _COULDNT_CONNECT:
-            reason = reason_of(attempt.os_errno, detail)
-            return _gone("ERROR_WINHTTP_CANNOT_CONNECT", f"no connection to the proxy {proxy} could be made: {reason}")
-        case _ if code == _OPERATION_TIMEDOUT:
-            what = f"reach {attempt.host}" if attempt.is_proxy_reached else "take the connection"
-            sentence = f"the proxy {proxy} did not {what} within {attempt.connect_timeout_s} s"
-            return _gone("ERROR_WINHTTP_CANNOT_CONNECT", sentence, may_try_next=not attempt.is_proxy_reached)
-        case _ if (
-            code in (_WEIRD_SERVER_REPLY, _RECV_ERROR, _GOT_NOTHING, _PROXY) and attempt.is_tunnel and is_before_server
-        ):
-            sentence = f"the proxy {proxy} broke off when it was asked for {attempt.host}: {detail}"
-            return _gone("ERROR_WINHTTP_CONNECTION_ERROR", sentence)
-        case _:
-            return None
-
-
-def refused_tunnel(status: int, proxy: Proxy, host: str) -> Failure:
-    """The proxy's answer to CONNECT was no."""
-    name = http_error_name(min(max(status, 100), 999))
-    is_transient = classify_status(status) is Verdict.TRANSIENT
-    advice = {
-        403: "the proxy does not let anyone, or this account, go there",
-        407: "the proxy wants to know who asks",
-    }.get(status, "it is tried again later" if is_transient else "ask whoever runs the proxy")
-    return Failure(
-        name=name,
-        context=ErrorContext.GENERAL_TRANSPORT,
-        message=f"the proxy {proxy} answered {status} ({error_code(name).text}) when it was asked for {host}: {advice}",
-        transient=is_transient,
-        # A server that restarts cannot be reached for a moment, with a proxy in between as without one.
-        is_break=status in (502, 503, 504),
-    )
-
-
-def _gone(name: str, message: str, *, may_try_next: bool = True) -> Failure:
-    return Failure(
-        name=name,
-        context=ErrorContext.GENERAL_TRANSPORT,
-        message=message,
-        transient=True,
-        is_break=True,
-        may_try_next_proxy=may_try_next,
-    )

@@ -16,6 +16,8 @@ from openbits.core.model import REPLY_INDEX
 from openbits.frames.codec import FrameError
 from openbits.frames.worker import (
     DoneFile,
+    Evaluator,
+    EvaluatorWanted,
     FileDurable,
     FileHandle,
     FileReceived,
@@ -46,6 +48,7 @@ from openbits.worker.handles import MOST_OPEN, Handle, Handles
 from openbits.worker.headers import download_lines
 from openbits.worker.loop import Timer
 from openbits.worker.places import OwnPlace, Place
+from openbits.worker.pac import Means
 from openbits.worker.proxies import Plan, Proxies, make_plan, needs_reading
 from openbits.worker.rangedownload import RangeDownload
 from openbits.worker.sink import SinkSettings
@@ -114,20 +117,22 @@ class Transfer:
         self._report_timer: Timer | None = None
         self._done: list[DoneFile] = []
         self._started: list[FileStarted] = []
-        self._has_proxies = not needs_reading(settings.proxy)
-        if self._has_proxies:
-            self.proxies = Proxies(make_plan(settings.proxy), self._on_proxy_chosen)
-        else:
-            self.proxies = Proxies(Plan(source=settings.proxy.source), self._on_proxy_chosen)
+        means = Means(loop=tools.loop, scripts=tools.scripts, want_evaluator=self._want_evaluator)
+        plan = None if needs_reading(settings.proxy) else make_plan(settings.proxy)
+        self.proxies = Proxies(plan, self._on_proxy_chosen, means, dhcp_url=settings.proxy.dhcp_url)
+        if plan is None:
             tools.reader.submit(lambda: make_plan(settings.proxy), self._on_proxies_read)
 
     def _on_proxies_read(self, plan: Plan | OSError) -> None:
         assert isinstance(plan, Plan), "make_plan says itself what went wrong"
-        self.proxies = Proxies(plan, self._on_proxy_chosen)
-        self._has_proxies = True
-        if self._upload is not None and not self._is_stopping:
-            self._upload.start()
-        self._advance()
+        self.proxies.planned(plan)
+
+    def _want_evaluator(self) -> None:
+        self._send(EvaluatorWanted(transfer=self.settings.transfer))
+
+    def receive_evaluator(self, message: Evaluator, fd: int | None) -> None:
+        """An evaluator of the PAC script, or why there is none; the descriptor is ours from now on."""
+        self.proxies.evaluator_came(fd, message.message)
 
     def _on_proxy_chosen(self, way: str) -> None:
         self._send(ProxyChosen(transfer=self.settings.transfer, way=way))
@@ -152,8 +157,7 @@ class Transfer:
             self._upload_lane = self._make_lane()
             self._upload = Upload(self, self._upload_lane, order)
         self._open.add(self._upload)
-        if self._has_proxies:
-            self._upload.start()
+        self._upload.start()
 
     def kept(self, number: int) -> None:
         """What an UploadMoved said is on the disk."""
@@ -186,8 +190,6 @@ class Transfer:
     # --- files on their way ------------------------------------------------------------------
 
     def _advance(self) -> None:
-        if not self._has_proxies:
-            return  # the account's settings are being read
         if self._is_advancing:
             return  # a file that ended inside its `start`: the loop that started it goes on
         self._is_advancing = True
@@ -301,6 +303,7 @@ class Transfer:
         if self._upload_lane is not None:
             self._upload_lane.close()
         self.directories.close()
+        self.proxies.close()
         transfer = self.settings.transfer
         if self._failure is None:
             self._send(TransferEnded(transfer=transfer))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -11,11 +12,33 @@ from openbits.core.proxylist import Proxy, parse_table
 from openbits.errors import ErrorContext
 from openbits.frames.network import ProxySpec
 from openbits.worker.failure import Failure, TransferError
-from openbits.worker.proxies import Attempt, Plan, Proxies, make_plan, map_proxy_error, needs_reading, refused_tunnel
+from openbits.worker.pac import Found
+from openbits.worker.proxies import Plan, Proxies, make_plan, needs_reading
+from openbits.worker.proxyerrors import Attempt, map_proxy_error, refused_tunnel
 
 URL = "http://origin.test/"
 P, Q = Proxy("http", "p", 1), Proxy("http", "q", 2)
 SECURE = Proxy("https", "p", 443)
+SOCKS = Proxy("socks5", "p", 1)
+
+
+@dataclass(frozen=True)
+class Sent:
+    proxy: Proxy | None
+    url: str = URL
+
+
+def unreached(proxies: Proxies, proxy: Proxy | None, url: str = URL) -> bool:
+    """Whether there is another way when this one could not be reached."""
+    failure = Failure(
+        name="ERROR_WINHTTP_CANNOT_CONNECT",
+        context=ErrorContext.GENERAL_TRANSPORT,
+        message="no connection",
+        transient=True,
+        is_break=True,
+        may_try_next_proxy=proxy is not None,
+    )
+    return proxies.has_other_way(failure, Sent(proxy, url))
 
 
 def run(listed: str, bypass: str = "") -> tuple[Proxies, list[str]]:
@@ -29,9 +52,9 @@ def run(listed: str, bypass: str = "") -> tuple[Proxies, list[str]]:
 def test_a_proxy_that_failed_is_passed_over_until_all_have() -> None:
     proxies, told = run("p:1 q:2")
     assert proxies.choose(URL) == P
-    assert proxies.has_other(URL, P)
+    assert unreached(proxies, P)
     assert proxies.choose(URL) == proxies.choose(URL) == Q
-    assert not proxies.has_other(URL, Q)
+    assert not unreached(proxies, Q)
     assert proxies.choose(URL) == P
     assert [way.split()[3] for way in told] == ["http://p:1", "http://q:2", "http://p:1"]
 
@@ -40,7 +63,7 @@ def test_a_proxy_alone_is_tried_again_and_there_is_never_a_way_around_it() -> No
     proxies, _ = run("p:1")
     for _ in range(3):
         assert proxies.choose(URL) == P
-        assert not proxies.has_other(URL, P)
+        assert not unreached(proxies, P)
 
 
 def test_what_is_chosen_is_told_once_for_each_way() -> None:
@@ -56,8 +79,6 @@ def test_what_is_chosen_is_told_once_for_each_way() -> None:
     [
         ProxySpec(usage="manual", proxies="p::", source="S"),
         ProxySpec(usage="manual", proxies="p", bypass="a.*", source="S"),
-        ProxySpec(usage="detect", source="S"),
-        ProxySpec(usage="script", script_url="http://w/", source="S"),
         ProxySpec(usage="a usage of a later version", source="S"),
     ],
 )
@@ -68,6 +89,90 @@ def test_j22_settings_that_cannot_be_followed_let_no_request_out(spec: ProxySpec
     failure = caught.value.failure
     assert (failure.name, failure.transient, failure.is_break) == ("BG_E_INVALID_PROXY_INFO", False, False)
     assert failure.message.startswith("S: ")
+
+
+@pytest.mark.parametrize("way", [P, None])
+def test_a_list_is_never_left_for_a_direct_connection_nor_a_direct_connection_for_a_list(way: Proxy | None) -> None:
+    proxies, _ = run("p:1", "<local>")
+    assert not unreached(proxies, way, URL if way else "http://intranet/")
+
+
+@dataclass
+class Scripted:
+    """In place of a PacScript: answers at once."""
+
+    ways: tuple[Proxy | None, ...]
+    asked: list[str] = field(default_factory=list)
+
+    def ask(self, url: str, done: Callable[[Found | Failure], None]) -> None:
+        self.asked.append(url)
+        done(Found(ways=self.ways, source=f"S: PAC {len(self.asked)}"))
+
+
+def scripted(monkeypatch: pytest.MonkeyPatch, *ways: Proxy | None) -> tuple[Proxies, Scripted, list[str]]:
+    told: list[str] = []
+    script = Scripted(ways)
+    proxies = Proxies(Plan(source="S", script_url="http://w/pac"), told.append)
+    monkeypatch.setattr(proxies, "_script", script)
+    return proxies, script, told
+
+
+def find_out(proxies: Proxies, url: str) -> None:
+    outcomes: list[Failure | None] = []
+    if not proxies.is_known(url):
+        proxies.find_out(url, outcomes.append)
+        assert outcomes == [None]
+    assert proxies.is_known(url)
+
+
+def test_i16_a_script_is_asked_once_for_each_url_and_its_answer_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    proxies, script, told = scripted(monkeypatch, P)
+    for url in (URL, URL, URL + "a", URL):
+        find_out(proxies, url)
+        assert proxies.choose(url) == P
+    assert script.asked == [URL, URL + "a"]
+    assert told == ["through the proxy http://p:1 (S: PAC 1)"]
+
+
+def test_every_way_of_a_script_is_tried_in_its_order_and_direct_only_where_it_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    proxies, _, told = scripted(monkeypatch, P, Q, None)
+    find_out(proxies, URL)
+    assert proxies.choose(URL) == P
+    assert unreached(proxies, P)
+    assert proxies.choose(URL) == Q
+    assert unreached(proxies, Q)
+    assert proxies.choose(URL) is None
+    assert not unreached(proxies, None)
+    assert proxies.choose(URL) == P
+    assert [way.split(" (")[0] for way in told][2] == "without a proxy"
+
+
+def test_a_direct_way_that_fails_gives_way_to_the_proxy_behind_it_for_that_server_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    proxies, _, _ = scripted(monkeypatch, None, P)
+    other = "http://other.test/"
+    for url in (URL, other):
+        find_out(proxies, url)
+        assert proxies.choose(url) is None
+    assert unreached(proxies, None)
+    assert (proxies.choose(URL), proxies.choose(other)) == (P, None)
+    failure = Failure(name="BG_E_HTTP_ERROR_404", context=ErrorContext.REMOTE_FILE, message="no", transient=False)
+    assert not proxies.has_other_way(failure, Sent(None, other))
+
+
+def test_settings_that_are_being_read_are_waited_for() -> None:
+    proxies = Proxies(None, lambda _: None)
+    told: list[Failure | None] = []
+    assert not proxies.is_known(URL)
+    proxies.find_out(URL, told.append)
+    assert told == []
+    proxies.planned(Plan(source="S", table=parse_table("p:1", "")))
+    assert told == [None]
+    assert proxies.choose(URL) == P
+    assert proxies.source == "S"
 
 
 def test_direct_is_direct() -> None:
@@ -101,6 +206,7 @@ def attempt(**changes: Any) -> Attempt:
         (28, {"is_tunnel": True}, "ERROR_WINHTTP_CANNOT_CONNECT", False),
         (56, {"is_tunnel": True}, "ERROR_WINHTTP_CONNECTION_ERROR", True),
         (8, {"is_tunnel": True}, "ERROR_WINHTTP_CONNECTION_ERROR", True),
+        (97, {"proxy": SOCKS}, "ERROR_WINHTTP_CANNOT_CONNECT", True),
     ],
 )
 def test_errors_on_the_way_to_the_proxy_name_it_and_not_the_server(
@@ -111,7 +217,14 @@ def test_errors_on_the_way_to_the_proxy_name_it_and_not_the_server(
     assert (failure.name, failure.may_try_next_proxy) == (name, next_may_be_tried)
     assert failure.transient
     assert failure.is_break
-    assert "the proxy http://p:1" in failure.message
+    assert "://p:1" in failure.message
+
+
+def test_what_a_socks_proxy_answers_about_the_server_sends_nobody_to_the_next_one() -> None:
+    failure = map_proxy_error(97, "cannot complete SOCKS5 connection to origin.test. (5)", attempt(proxy=SOCKS))
+    assert failure is not None
+    assert (failure.name, failure.may_try_next_proxy) == ("ERROR_WINHTTP_CANNOT_CONNECT", False)
+    assert "socks5://p:1 made no connection to origin.test" in failure.message
 
 
 @pytest.mark.parametrize(
@@ -161,11 +274,6 @@ def test_an_answer_to_connect_is_the_proxys(status: int, transient: bool, is_bre
 
 
 # --- what people read --------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Sent:
-    proxy: Proxy | None
 
 
 def failure(message: str, context: ErrorContext = ErrorContext.REMOTE_FILE) -> Failure:
