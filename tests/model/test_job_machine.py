@@ -84,6 +84,10 @@ class CuttableStore:
         """See JobStore."""
         return self.inner.events_after(event_id, limit=limit, job_id=job_id, owner_uid=owner_uid)
 
+    def scrub(self) -> None:
+        """See JobStore."""
+        self.inner.scrub()
+
     def close(self) -> None:
         """See JobStore."""
         self.inner.close()

@@ -45,6 +45,7 @@ from openbits.frames.worker import (
     PathsWalked,
     RenameFiles,
     StartTransfer,
+    TakeCredential,
     TransferEnded,
     TransferFiles,
     UploadFile,
@@ -265,6 +266,17 @@ class FakeWorker:
         """Say something with a descriptor, which is gone afterwards."""
         self._channel.send(message, (fd,))
         os.close(fd)
+
+
+def taken(worker: FakeWorker) -> list[TakeCredential]:
+    """What the worker was given for its last transfer, once it stands between the start and the files."""
+    kinds = [type(message) for message in worker.heard]
+    start = len(kinds) - 1 - kinds[::-1].index(StartTransfer)
+    frames = worker.heard[start + 1 :]
+    given = [frame for frame in frames if isinstance(frame, TakeCredential)]
+    assert frames[: len(given)] == given
+    assert all(frame.transfer == worker.transfer for frame in given)
+    return given
 
 
 class FakeMonitor:

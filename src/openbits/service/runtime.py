@@ -59,6 +59,8 @@ from openbits.service.tickets import MachineTickets
 from openbits.service.uploads import Replies
 from openbits.service.validators import Validators
 from openbits.service.workers import WorkerPool
+from openbits.store.errors import StoreError
+from openbits.store.interface import JobStore
 from openbits.store.records import EventPrune
 from openbits.store.store import OpenReport, Store
 
@@ -66,6 +68,8 @@ log = logging.getLogger(__name__)
 
 PROGRESS_INTERVAL_S = 0.25
 GROUP_CACHE_S = 1.0
+FIRST_SEALED = 4
+"""The version of the store in which nothing stands in clear that is secret."""
 
 
 class Runtime:
@@ -133,7 +137,9 @@ class Runtime:
         implicit = ImplicitCredentials(lambda: self.configuration.credentials, self.tickets)
         self.proxies = AccountProxies(self.ledger, lambda: self.account_rules)
         self.paths = Paths(self.pool)
-        terms = Terms(implicit=implicit, proxies=self.proxies, secrets=secrets, rules=lambda: self.account_rules)
+        self.terms = terms = Terms(
+            implicit=implicit, proxies=self.proxies, secrets=secrets, rules=lambda: self.account_rules
+        )
         self.validators = Validators(self.ledger)
         self.conductor = Conductor(
             pool=self.pool,
@@ -215,9 +221,11 @@ class Runtime:
         self._network.start()
         await self.logon.start()
         self._tasks.start("ledger", self.ledger.run())
+        has_old = (self.store_report.migrated_from or FIRST_SEALED) < FIRST_SEALED
         for job_id, job in self.ledger.jobs.items():
             old = seal_old(self._secrets, job)
             if old is not None:
+                has_old = True
                 self.ledger.post(job_id, old)
             if job.state.is_active:
                 self.ledger.post(job_id, ServiceStarted())
@@ -225,6 +233,9 @@ class Runtime:
         with contextlib.suppress(BitsError):
             # Not for ever: where the store's disk is full, people must be able to see that.
             await self.ledger.submit(lambda _draft: None)
+            if has_old:
+                # Nothing else writes yet: whoever calls waits for this start.
+                await asyncio.get_running_loop().run_in_executor(self._writer, _scrub, self._store)
         if self._network.has_network:
             self._end_waits_for_network()
         else:
@@ -494,12 +505,21 @@ class Runtime:
             checks.append(CheckResult(name="administrators", ok=True, message=text))
             is_well, text = self.tickets.health()
             checks.append(CheckResult(name="computer's credentials", ok=is_well, message=text))
+            is_well, text = self.terms.health(self.ledger.jobs.values())
+            checks.append(CheckResult(name="stored credentials", ok=is_well, message=text))
             checks.append(
                 CheckResult(
                     name="workers", ok=True, message=f"{len(self.pool)} alive, {self.pool.started} started in all"
                 )
             )
         return checks
+
+
+def _scrub(store: JobStore) -> None:
+    try:
+        store.scrub()
+    except StoreError as error:
+        log.warning("action=scrub-failed error=%s", error)
 
 
 def _open_store(directory: str) -> tuple[Store, OpenReport]:

@@ -33,6 +33,22 @@ class Secrets:
     def __repr__(self) -> str:
         return f"<Secrets {self.source}>"
 
+    def health(self) -> tuple[bool, str]:
+        """Whether the key is where nobody else can read it, and where that is, for people."""
+        text = f"sealed by AES-256-GCM with {self.source}"
+        if not self.source.startswith("/"):
+            return True, text
+        text = f"sealed by AES-256-GCM with the key in {self.source}"
+        try:
+            found = os.stat(self.source)
+        except FileNotFoundError:
+            return False, f"{text}, which is gone: put it back before the next start, or all credentials are lost"
+        except OSError as error:
+            return False, f"{text}, which cannot be looked at: {error.strerror}"
+        if found.st_mode & 0o077 or found.st_uid not in (0, os.geteuid()):
+            return False, f"{text}, which others may read: chmod 600 it, and set all credentials again"
+        return True, f"{text}, which only {'root' if found.st_uid == 0 else 'this account'} can read"
+
     def seal(self, text: str, place: str) -> str:
         """Return a text that only `open` with the same place can read."""
         nonce = os.urandom(_NONCE_BYTES)

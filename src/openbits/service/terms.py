@@ -8,7 +8,7 @@ whoever speaks; it is opened here, for one run, and nowhere else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -101,6 +101,22 @@ class Terms:
             implicit=await self._implicit.spec(job, account, worker),
             uses_netrc=job.settings.use_netrc and account.identity.uid == job.owner.identity.uid,
         )
+
+    def health(self, jobs: Iterable[Job]) -> tuple[bool, str]:
+        """How that is kept which jobs were entrusted with, and whether this key opens it; for people."""
+        is_well, text = self._secrets.health()
+        shut = sum(1 for job in jobs if not job.state.is_final and self._is_shut(job))
+        if not shut:
+            return is_well, text
+        count = "one job has" if shut == 1 else f"{shut} jobs have"
+        return False, f"{text}; {count} credentials that it does not open: bring the right key, or set them again"
+
+    def _is_shut(self, job: Job) -> bool:
+        try:
+            self._opened(job)
+        except BitsError:
+            return True
+        return False
 
     def _opened(self, job: Job) -> NetworkTerms:
         """What the owner entrusted to the job, in clear.

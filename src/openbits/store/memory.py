@@ -101,6 +101,10 @@ class MemoryStore:
         )
         return [event for event, _ in zip(found, range(limit), strict=False)]
 
+    def scrub(self) -> None:
+        """See JobStore: nothing is left of anything here."""
+        self._check_open()
+
     def close(self) -> None:
         """See JobStore."""
         self._open = False

@@ -52,6 +52,8 @@ def connect(path: str) -> sqlite3.Connection:
             "cell_size_check = ON",
             "synchronous = FULL",
             "temp_store = MEMORY",
+            # What an owner took back must not lie about in free pages until somebody finds the key to it.
+            "secure_delete = ON",
             f"journal_size_limit = {16 * 2**20}",
         ):
             connection.execute(f"PRAGMA {pragma}")
