@@ -21,3 +21,15 @@ def test_j35_what_the_owner_allowed() -> None:
     assert credential_rows({"credentials": slots}) == [
         ("credentials", "the account's own, for the proxy (negotiate) and the server (ntlm)")
     ]
+
+
+def test_j35_which_slots_are_set_and_never_with_what() -> None:
+    slots = [
+        {"target": "proxy", "scheme": "basic", "implicit": False},
+        {"target": "server", "scheme": "digest", "implicit": False},
+        {"target": "server", "scheme": "negotiate", "implicit": True},
+    ]
+    assert credential_rows({"credentials": slots}) == [
+        ("credentials", "a user name and a password, for the proxy (basic) and the server (digest)"),
+        ("credentials", "the account's own, for the server (negotiate)"),
+    ]
