@@ -57,6 +57,7 @@ class AsyncValidator:
         task.add_done_callback(_tasks.discard)
 
     async def _read(self) -> list[Message]:
+        self._stream.expect_more()
         try:
             async with asyncio.timeout(SILENCE_S):
                 await self._connection.read_some(self._stream.reader)

@@ -121,6 +121,11 @@ def validation_target(job_id: str) -> str:
     return f"/v1/jobs/{quote(job_id)}/certificate-validation"
 
 
+def begin_validation(job_id: str) -> Call[Json]:
+    """SetServerCertificateValidationInterface (H12); the answer is a stream, and whoever reads it judges."""
+    return Call("POST", validation_target(job_id))
+
+
 def clear_validation(job_id: str) -> Call[Json]:
     """SetServerCertificateValidationInterface(NULL) (H12)."""
     return Call("DELETE", validation_target(job_id), repeatable=True)

@@ -16,7 +16,6 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from openbits.client import certificates
-from openbits.client.calls import Call
 from openbits.client.certificates import CertificateQuestion
 from openbits.client.events import SILENCE_S, EventParser, Message, Refused
 from openbits.client.http1 import ResponseReader
@@ -68,14 +67,17 @@ class QuestionStream:
             raise Refused(Answer(self.reader.status, self.reader.headers, self.reader.take_body())).error()
         messages = self._parser.feed(self.reader.take_body())
         self.is_over = self.is_over or any(message.type == "over" for message in messages)
-        if self.reader.done and not self.is_over:
-            raise broken_call("it asks no more, and does not say why")
         return messages
+
+    def expect_more(self) -> None:
+        """Raises RPC_S_CALL_FAILED where nothing can come any more."""
+        if self.reader.done:
+            raise broken_call("it asks no more, and does not say why")
 
 
 def request_of(job_id: str) -> bytes:
     """Return the request that sets a program."""
-    return Call[Any]("POST", certificates.validation_target(job_id)).encode()
+    return certificates.begin_validation(job_id).encode()
 
 
 class Validator:
@@ -115,6 +117,7 @@ class Validator:
 
     def _read(self) -> list[Message]:
         assert self._connection is not None
+        self._stream.expect_more()
         try:
             self._connection.read_some(self._stream.reader, time.monotonic() + SILENCE_S)
         except TimeoutError:
