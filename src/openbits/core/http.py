@@ -38,6 +38,8 @@ _IMF_DATE: Final = re.compile(
 )
 _PLAIN_URL: Final = re.compile(r"[!-~]*\Z")
 _BLANK: Final = (b"\r\n", b"\n")
+_AFTER_SERVER: Final = re.compile(rb"[^:/?#]*://[^/?#]*(.*)", re.DOTALL)
+_ODD_ESCAPE: Final = re.compile(rb"%(?:[a-f]|[0-9A-F][a-f])")
 _MONTH_NAMES: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _MONTHS: Final = {name: number for number, name in enumerate(_MONTH_NAMES, 1)}
 _STRONG_ETAG: Final = re.compile(r'"[\x21\x23-\x7e\x80-\xff]*"\Z')
@@ -295,6 +297,21 @@ def wire_url(url: str) -> bytes:
     if _PLAIN_URL.match(url):
         return url.encode("ascii")
     return quote(url.encode("utf-8", "surrogateescape"), safe=_URL_SAFE + '"<>\\^`{|}').encode("ascii")
+
+
+def exact_target(url: bytes, *, is_for_proxy: bool) -> bytes:
+    """What stands between method and version in the request for a wire URL; a proxy is given the whole URL."""
+    url = url.partition(b"#")[0]
+    if is_for_proxy:
+        return url
+    match = _AFTER_SERVER.match(url)
+    target = match[1] if match is not None else b""
+    return target if target.startswith(b"/") else b"/" + target
+
+
+def has_odd_escapes(url: bytes) -> bool:
+    """Whether a URL has escapes that libcurl would write anew, with other letters (%2f)."""
+    return b"%" in url and _ODD_ESCAPE.search(url) is not None
 
 
 def method_after(method: str, status: int) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import pycurl
 
-from openbits.core.http import InvalidAnswer, Response, final_response, host_of, wire_url
+from openbits.core.http import InvalidAnswer, Response, exact_target, final_response, has_odd_escapes, host_of, wire_url
 from openbits.core.proxylist import Proxy
 from openbits.errors import ErrorContext
 from openbits.worker.asking import BELIEF, Belief, Body, Handler, Probe, Request
@@ -79,6 +79,7 @@ class Client:
         self._headers: tuple[str, ...] = ()
         self._proxy_headers: tuple[str, ...] = ()
         self._proxy: Proxy | None = None
+        self._has_target = False
         self._belief = BELIEF
         self._is_special = False
 
@@ -101,7 +102,13 @@ class Client:
         if request.belief is not self._belief:
             self._believe(request.belief)
         curl = self._curl
-        curl.setopt(pycurl.URL, wire_url(request.url))
+        url = wire_url(request.url)
+        curl.setopt(pycurl.URL, url)
+        if self._has_target or has_odd_escapes(url):
+            # Once it was set it has to be set every time: pycurl cannot take it back.
+            self._has_target = True
+            is_for_proxy = request.proxy is not None and not request.is_tunnelled and not request.proxy.is_socks
+            curl.setopt(pycurl.REQUEST_TARGET, exact_target(url, is_for_proxy=is_for_proxy))
         headers = request.headers
         if request.method:
             headers = (*headers, _NO_EXPECT)

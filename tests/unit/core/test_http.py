@@ -15,8 +15,10 @@ from openbits.core.http import (
     Verdict,
     classify_status,
     date_to_epoch_s,
+    exact_target,
     final_response,
     format_date,
+    has_odd_escapes,
     host_of,
     is_same_origin,
     method_after,
@@ -222,3 +224,34 @@ def test_303_alone_changes_the_method(status: int) -> None:
     assert method_after("PROPFIND", status) == ("" if status == 303 else "PROPFIND")
     assert response("Location: /x", status=status).is_redirect
     assert not response(status=status).is_redirect
+
+
+@pytest.mark.parametrize(
+    ("url", "is_odd"),
+    [
+        ("http://a/b%2Fc?d=%E4", False),
+        ("http://a/100%", False),
+        ("http://a/b%2fc", True),
+        ("http://a/b?%aF", True),
+        ("http://a/b%Fa", True),
+        ("http://a/fade", False),
+    ],
+)
+def test_escapes_that_libcurl_would_write_anew(url: str, is_odd: bool) -> None:
+    """D6: they are sent as they were written."""
+    assert has_odd_escapes(url.encode()) is is_odd
+
+
+@pytest.mark.parametrize(
+    ("url", "target"),
+    [
+        ("http://a", "/"),
+        ("http://a?b", "/?b"),
+        ("https://a:1/b/../%2e?c#d", "/b/../%2e?c"),
+        ("http://[::1]:8//x?#", "//x?"),
+        ("http://a#b/c", "/"),
+    ],
+)
+def test_targets_of_requests(url: str, target: str) -> None:
+    assert exact_target(url.encode(), is_for_proxy=False) == target.encode()
+    assert exact_target(url.encode(), is_for_proxy=True) == url.encode().partition(b"#")[0]
