@@ -19,7 +19,8 @@ import time
 from collections.abc import Callable
 from typing import Final, NoReturn
 
-import quickjs
+# Not the package around it: that starts a thread when it is imported, and whoever imports this has one and forks.
+import _quickjs as quickjs
 
 from openbits.core import pac
 from openbits.frames.codec import MAX_FRAME_BYTES, FrameError
