@@ -113,6 +113,21 @@ class AsyncSession:
             return work.result(await self._exchange(work.encode(), caller, repeatable=work.repeatable))
         return await self._run(work, caller)
 
+    async def perform_apart(self, call: Call[T], identity: Identity) -> T:
+        """Carry out a call on a connection of its own, which may outlive the session's; raises BitsError."""
+        connection = await AsyncConnection.open(self.endpoint, identity)
+        try:
+            async with asyncio.timeout(CALL_TIMEOUT_S):
+                await connection.send(call.encode())
+                reader = ResponseReader()
+                while not reader.done:
+                    await connection.read_some(reader)
+        except (StaleConnection, NoAnswer, TimeoutError) as error:
+            raise broken_call("no answer came") from error
+        finally:
+            connection.close()
+        return call.result(Answer(reader.status, reader.headers, reader.take_body()))
+
     def check(self) -> None:
         """Whether the loop may wait here; raises E_ILLEGAL_METHOD_CALL."""
         if is_impersonated_on_event_loop():
@@ -282,7 +297,7 @@ class Job(JobOperations[File, JobError, TokenOptions], Asynchronous):
             connection,
             self._id,
             lambda asked: judge(self, self._file(asked.file_index), asked.certificate, asked.chain),
-            lambda call: session.perform(call, identity),
+            lambda call: session.perform_apart(call, identity),
         ).start()
         return Result.S_OK
 
