@@ -40,6 +40,7 @@ from openbits.frames.worker import (
     FilesDone,
     FileSpec,
     FileStarted,
+    FindCertificate,
     OperationResults,
     PathPoint,
     PathsWalked,
@@ -236,7 +237,9 @@ class FakeWorker:
     def operate(self, message: object) -> None:
         """Do what a file operation asks for."""
         match message:
-            case CheckDirectories(operation=number) | CheckSources(operation=number):
+            case (
+                CheckDirectories(operation=number) | CheckSources(operation=number) | FindCertificate(operation=number)
+            ):
                 refusals, self.refusals = self.refusals, []
                 self.send(OperationResults(operation=number, results=tuple(refusals), last=True))
             case CopyFile():

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from openbits.frames.codec import Codec
-from openbits.frames.network import ImplicitSpec, ProxySpec, TlsSpec
+from openbits.frames.network import CertificateSpec, ImplicitSpec, ProxySpec, TlsSpec
 
 HANDLES_AHEAD: Final = 8
 """How many files beyond those on the way a transfer asks handles for, so that it need not wait for each."""
@@ -317,6 +317,15 @@ class CheckSources:
 
     operation: int
     paths: tuple[str, ...]
+
+
+@SERVICE_TO_WORKER.frame
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FindCertificate:
+    """Is this client certificate, with its key, in its store, and may the owner use it (H1, H2)?"""
+
+    operation: int
+    certificate: CertificateSpec
 
 
 @SERVICE_TO_WORKER.frame

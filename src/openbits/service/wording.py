@@ -10,7 +10,7 @@ import dataclasses
 from typing import Final
 
 from openbits.core.events import Failure, FileAnswered
-from openbits.core.model import REPLY_INDEX, UPLOAD_INDEX, File, Job, JobType, Priority, Validator
+from openbits.core.model import REPLY_INDEX, UPLOAD_INDEX, ClientCertificate, File, Job, JobType, Priority, Validator
 from openbits.core.names import check_remote_name, split_userinfo
 from openbits.core.redirects import HTTPS_TO_HTTP, RedirectPolicy, policy_of
 from openbits.core.settings import REDIRECT_MASK
@@ -68,13 +68,18 @@ def start_of(
         uses_netrc=terms.uses_netrc,
         tls=TlsSpec(
             security_flags=settings.security_flags & ~REDIRECT_MASK,
-            certificate=None if certificate is None else CertificateSpec(**dataclasses.asdict(certificate)),
+            certificate=None if certificate is None else certificate_spec(certificate),
             asks=job.asks_about_certificates,
         ),
         redirects=settings.security_flags & REDIRECT_MASK,
         http_method=settings.http_method,
         takes_handles=takes_handles,
     )
+
+
+def certificate_spec(certificate: ClientCertificate) -> CertificateSpec:
+    """What a worker is told of a client certificate."""
+    return CertificateSpec(**dataclasses.asdict(certificate))
 
 
 def spec_of(index: int, file: File, userinfo: str = "") -> FileSpec:

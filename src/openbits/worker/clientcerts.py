@@ -31,6 +31,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from openbits.core.certificates import is_named, store_directory
 from openbits.errors import ErrorContext
 from openbits.frames.network import CertificateSpec
+from openbits.frames.worker import FileResult
 from openbits.worker.asking import Identity
 from openbits.worker.failure import Failure, TransferError, account_name, shown
 from openbits.worker.paths import ForeignLink, open_directory
@@ -70,6 +71,15 @@ def load_identity(spec: CertificateSpec, *, root: str = "/etc/openbits") -> Iden
         )
     finally:
         store.close()
+
+
+def look_for(spec: CertificateSpec) -> list[FileResult]:
+    """Say what would keep a job from presenting this certificate, if anything would."""
+    try:
+        load_identity(spec)
+    except TransferError as error:
+        return [FileResult(index=0, error=error.failure.name, message=error.failure.message)]
+    return []
 
 
 class _Store:

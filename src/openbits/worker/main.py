@@ -31,6 +31,7 @@ from openbits.frames.worker import (
     FileOpened,
     FileResult,
     ObtainTickets,
+    FindCertificate,
     OpenFile,
     OpenForReading,
     OpenSource,
@@ -51,6 +52,7 @@ from openbits.frames.worker import (
 from openbits.worker.adopting import Adoption, open_for_reading, sync_directories
 from openbits.worker.engine import Engine
 from openbits.worker.evaluator import become_evaluator
+from openbits.worker.clientcerts import look_for
 from openbits.worker.failure import MESSAGE_LIMIT
 from openbits.worker.fetch import Tools
 from openbits.worker.helper import Helper
@@ -210,6 +212,8 @@ class Worker:
                 self._give(lambda: open_for_upload(message), by=self._sources)
             case CopyFile():
                 self._give(lambda: copy_file(message), by=self._sources)
+            case FindCertificate():
+                self._operate(message.operation, lambda: look_for(message.certificate), by=self._sources)
             case SyncDirectories():
                 self._operate(message.operation, lambda: sync_directories(message.paths), by=self._adopter)
             case RenameFiles() | DeleteFiles():
