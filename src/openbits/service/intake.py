@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from openbits.core import names, quotas, uploads
+from openbits.core import methods, names, quotas, uploads
 from openbits.core.model import Caller, File, Job, JobType, Owner
 from openbits.errors import BitsError
 from openbits.frames.worker import FileResult
@@ -94,6 +94,7 @@ class Intake:
             names.check_ranges(new.ranges, quotas.range_limit(self._configuration().quotas, caller))
             if new.remote_name.lower().startswith("file:"):
                 raise BitsError("E_INVALIDARG", "byte ranges can be fetched over http and https only")
+            methods.refuse_ranges(job.settings)
             if job.settings.dynamic_content:
                 raise BitsError(
                     "BG_E_UNSUPPORTED_JOB_CONFIGURATION", "a job with dynamic_content cannot fetch byte ranges"

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from openbits.core.model import ClientCertificate, Identity, JobState, JobType, Priority
+from openbits.core.model import ByteRange, ClientCertificate, Identity, JobState, JobType, Priority
 from openbits.errors import BitsError
 from openbits.frames.network import CertificateSpec
 from openbits.frames.worker import FileResult, FindCertificate, StartTransfer
+from openbits.service.calls import NewFile
 from support import virtual
 from support.service import ALICE, ROOT, Service, running
 
@@ -194,5 +195,17 @@ def test_h10_a_method_is_told_to_the_run_and_its_errors_are_final() -> None:
             assert [(file.durable_bytes, file.etag) for file in service.worker.files] == [(0, None)]
             with pytest.raises(BitsError, match="BG_E_READ_ONLY_PROPERTY_AFTER_RESUME"):
                 await change(service, job, http_method="PUT")
+
+    virtual.run(story())
+
+
+def test_h10_no_byte_ranges_with_a_method() -> None:
+    async def story() -> None:
+        async with running() as service:
+            job = await service.create(resume=False, http_method="POST")
+            part = NewFile(remote_name="http://o.example/1", local_name="/home/alice/9", ranges=(ByteRange(0, 5),))
+            with pytest.raises(BitsError, match="BG_E_NOT_SUPPORTED_WITH_CUSTOM_HTTP_METHOD"):
+                await service.manager.add_files(ALICE, job, [part])
+            await service.manager.add_files(ALICE, job, [replace(part, ranges=None)])
 
     virtual.run(story())
