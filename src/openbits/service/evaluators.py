@@ -6,7 +6,10 @@ the run, whatever its script does: what does not end by itself is killed.
 
 from __future__ import annotations
 
+import importlib.util
 import logging
+import os
+from typing import Final
 
 from openbits.core.model import Identity
 from openbits.errors import BitsError
@@ -17,6 +20,21 @@ from openbits.service.worker import Worker, WorkerGone
 from openbits.service.workers import WorkerPool
 
 log = logging.getLogger(__name__)
+
+FILTERED_MACHINES: Final = ("x86_64", "aarch64")
+"""For which `worker.seccomp` has a filter."""
+_SECCOMP: Final = "/proc/sys/kernel/seccomp/actions_avail"
+
+
+def evaluation_health() -> tuple[bool, str]:
+    """Whether scripts for proxies (PAC) can be evaluated here, and how much the kernel does to confine them."""
+    if importlib.util.find_spec("_quickjs") is None:
+        return False, "PAC scripts cannot be evaluated: the package quickjs-ng is missing"
+    if os.path.exists(_SECCOMP) and os.uname().machine in FILTERED_MACHINES:
+        what = "seccomp takes everything else from it"
+    else:
+        what = "this kernel has no seccomp filter that would take more from it"
+    return True, f"PAC is evaluated by quickjs-ng, with little memory and time and no descriptors; {what}"
 
 
 class Evaluators:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import pwd
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from openbits.core import proxies
@@ -35,9 +35,16 @@ class AccountProxyState:
 class AccountProxies:
     """See the module's rule."""
 
-    def __init__(self, ledger: Ledger, rules: Callable[[], AccountRules]) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        rules: Callable[[], AccountRules],
+        wpad_url: Callable[[], Awaitable[str]] | None = None,
+    ) -> None:
+        """`wpad_url` asks what DHCP says of proxies."""
         self._ledger = ledger
         self._rules = rules
+        self._wpad_url = wpad_url
 
     def __repr__(self) -> str:
         return f"<AccountProxies accounts={len(self._ledger.proxies)}>"
@@ -110,15 +117,19 @@ class AccountProxies:
 
     # --- runs -----------------------------------------------------------------------------------
 
-    def spec(self, job: Job, account: Owner) -> ProxySpec:
+    async def spec(self, job: Job, account: Owner) -> ProxySpec:
         """Return the settings that a run of `job` obeys whose network side is `account`."""
         decision = proxies.decide(job.settings, account, self._ledger.proxies)
+        # What a desktop says only the worker will know: it may be that proxies are to be detected.
+        may_detect = decision.route in (proxies.Route.DETECT, proxies.Route.DESKTOP)
+        dhcp_url = await self._wpad_url() if may_detect and self._wpad_url is not None else ""
         return ProxySpec(
             usage=decision.route.value,
             proxies=decision.proxies,
             bypass=decision.bypass,
             script_url=decision.script_url,
             source=decision.source,
+            dhcp_url=dhcp_url,
         )
 
 

@@ -34,6 +34,7 @@ from openbits.service.configuration import Configuration, account_rules
 from openbits.service.credentials import CredentialCalls, ImplicitCredentials
 from openbits.service.deadlines import Deadlines
 from openbits.service.dispatcher import Dispatcher
+from openbits.service.evaluators import evaluation_health
 from openbits.service.farewells import Farewells
 from openbits.service.feed import Feed
 from openbits.service.headers import HeaderCalls
@@ -46,6 +47,7 @@ from openbits.service.logon.source import make_source
 from openbits.service.manager import Manager, Parts
 from openbits.service.mounts import Paths
 from openbits.service.network import HostsFile, NetworkWatcher
+from openbits.service.networkmanager import NetworkManager
 from openbits.service.ownership import Ownership
 from openbits.service.proxies import AccountProxies
 from openbits.service.records import ProgressReport
@@ -135,7 +137,8 @@ class Runtime:
             is_system=is_system,
         )
         implicit = ImplicitCredentials(lambda: self.configuration.credentials, self.tickets)
-        self.proxies = AccountProxies(self.ledger, lambda: self.account_rules)
+        network_manager = NetworkManager(tasks=self._tasks, address=os.environ.get("DBUS_SYSTEM_BUS_ADDRESS", ""))
+        self.proxies = AccountProxies(self.ledger, lambda: self.account_rules, network_manager.wpad_url)
         self.paths = Paths(self.pool)
         self.terms = terms = Terms(
             implicit=implicit, proxies=self.proxies, secrets=secrets, rules=lambda: self.account_rules
@@ -489,6 +492,8 @@ class Runtime:
                 else "there is no route out of this machine",
             ),
         ]
+        is_well, text = evaluation_health()
+        checks.append(CheckResult(name="proxy scripts", ok=is_well, message=text))
         free = os.statvfs(self._state_directory)
         free_bytes = free.f_bavail * free.f_frsize
         checks.append(

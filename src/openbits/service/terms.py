@@ -97,7 +97,7 @@ class Terms:
         entrusted = self._opened(job)
         return replace(
             entrusted,
-            proxy=self._proxies.spec(job, account),
+            proxy=await self._proxies.spec(job, account),
             implicit=await self._implicit.spec(job, account, worker),
             uses_netrc=job.settings.use_netrc and account.identity.uid == job.owner.identity.uid,
         )

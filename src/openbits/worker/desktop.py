@@ -18,7 +18,7 @@ from openbits.worker.dconf import DamagedDatabase, Value, read_keys
 _PREFIX: Final = "/system/proxy/"
 _KEYS: Final = (
     "mode", "autoconfig-url", "ignore-hosts", "use-same-proxy",
-    "http/host", "http/port", "https/host", "https/port", "socks/host",
+    "http/host", "http/port", "https/host", "https/port", "socks/host", "socks/port",
 )  # fmt: skip
 _DEFAULT_IGNORED: Final = ["localhost", "127.0.0.0/8", "::1"]
 """What the schema says where nothing is set."""
@@ -71,9 +71,10 @@ def _manual(values: Mapping[str, Value]) -> ProxyTable | None:
     if https is None and _get(values, "use-same-proxy", True):
         https = http
     items = [f"{protocol}={server}" for protocol, server in (("http", http), ("https", https)) if server is not None]
+    socks = _server(values, "socks", 0)
+    if socks is not None:
+        items.append(f"socks5://{socks}")  # for the protocols that have no proxy of their own
     if not items:
-        if _get(values, "socks/host", ""):
-            raise InvalidProxyInfo("the desktop names a SOCKS proxy only, and those are not supported")
         return None
     ignored = (rule for name in _get(values, "ignore-hosts", _DEFAULT_IGNORED) for rule in rules_for_domain(name))
     return parse_table(" ".join(items), " ".join(rule for rule in ignored if _is_rule(rule)))

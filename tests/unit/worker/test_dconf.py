@@ -70,6 +70,14 @@ def test_hosts_that_are_ignored_are_those_that_gnome_ignores(tmp_path: Path) -> 
 
 
 @needs_dconf
+def test_a_socks_proxy_is_for_the_protocols_that_have_no_other(tmp_path: Path) -> None:
+    socks = {"system/proxy/mode": "'manual'", "system/proxy/socks/host": "'s'", "system/proxy/socks/port": "1081"}
+    assert proxies(desktop(tmp_path, socks), "https://h/") == ["socks5://s:1081"]
+    both = desktop(tmp_path, socks | manual("p", 1, use_same_proxy="false"))
+    assert [proxies(both, f"{scheme}://h/") for scheme in ("http", "https")] == [["http://p:1"], ["socks5://s:1081"]]
+
+
+@needs_dconf
 @pytest.mark.parametrize("values", [{}, {"system/proxy/mode": "'none'"}, {"system/proxy/mode": "'manual'"}])
 def test_a_desktop_without_proxies_is_none(tmp_path: Path, values: dict[str, str]) -> None:
     assert desktop(tmp_path, {"org/x/y": "1"} | values) == DesktopProxies()
