@@ -1,4 +1,4 @@
-"""`bits set-credentials`, `remove-credentials`, `headers`, `get --user`: what they read, and what they send (J35, H5)."""
+"""`bits set-credentials`, `remove-credentials`, `headers`, `get --user`: what they read and send (J35, H5)."""
 
 from __future__ import annotations
 
