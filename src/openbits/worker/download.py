@@ -23,7 +23,8 @@ from openbits.worker.challenges import ASKED_BY
 from openbits.worker.checksum import Checksum
 from openbits.worker.decoding import CodingError, Decoder, can_decode, describes_the_file
 from openbits.worker.failure import Failure, TransferError, local_failure
-from openbits.worker.fetch import HttpFetch, Lane, Run
+from openbits.worker.fetch import HttpFetch
+from openbits.worker.run import Lane, Run
 from openbits.worker.sink import Sink
 from openbits.worker.smallfile import MOST_BYTES, PATIENCE_S, write_small
 from openbits.worker.splice import Splice

@@ -18,9 +18,9 @@ from openbits.worker.asking import Body, Preparing, Request
 from openbits.worker.challenges import ASKED_BY
 from openbits.worker.departure import Departure, Departures
 from openbits.worker.failure import Failure, shown
-from openbits.worker.fetch import Lane
 from openbits.worker.loop import Loop
 from openbits.worker.proxies import Proxies
+from openbits.worker.run import Lane
 from openbits.worker.source import Pieces
 
 ANSWER_PATIENCE_S: Final = 300.0

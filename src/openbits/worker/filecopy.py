@@ -21,8 +21,8 @@ from openbits.frames.worker import FileSpec, FileStarted
 from openbits.worker.answers import too_large
 from openbits.worker.checksum import Checksum
 from openbits.worker.failure import Failure, TransferError, local_failure, shown
-from openbits.worker.fetch import Run
 from openbits.worker.finishing import Finishing
+from openbits.worker.run import Run
 from openbits.worker.sink import Sink
 
 _SLICE_BYTES: Final = 8 * 1024 * 1024

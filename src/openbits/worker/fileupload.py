@@ -20,11 +20,11 @@ from openbits.core.names import file_path, temporary_name
 from openbits.errors import BitsError, ErrorContext
 from openbits.frames.worker import FileResult, FileStarted, RenameSpec, StartTransfer, UploadFile, UploadMoved
 from openbits.worker.failure import Failure, TransferError, local_failure
-from openbits.worker.fetch import Tools
 from openbits.worker.filecopy import copy_slice
 from openbits.worker.files import Directories
 from openbits.worker.operations import delete_files, rename_files
 from openbits.worker.places import OwnPlace
+from openbits.worker.run import Tools
 from openbits.worker.sink import Sink, SinkSettings
 from openbits.worker.source import Source, changed, is_as_before
 

@@ -30,8 +30,8 @@ from openbits.frames.worker import (
     FileHandle,
     FileOpened,
     FileResult,
-    ObtainTickets,
     FindCertificate,
+    ObtainTickets,
     OpenFile,
     OpenForReading,
     OpenSource,
@@ -50,17 +50,17 @@ from openbits.frames.worker import (
     WorkerReady,
 )
 from openbits.worker.adopting import Adoption, open_for_reading, sync_directories
+from openbits.worker.clientcerts import look_for
 from openbits.worker.engine import Engine
 from openbits.worker.evaluator import become_evaluator
-from openbits.worker.clientcerts import look_for
 from openbits.worker.failure import MESSAGE_LIMIT
-from openbits.worker.fetch import Tools
 from openbits.worker.helper import Helper
 from openbits.worker.loop import READABLE, WRITABLE, Loop, Timer
 from openbits.worker.opener import Opener
 from openbits.worker.operations import check_directories, delete_files, rename_files
 from openbits.worker.pacscript import Scripts
 from openbits.worker.reading import check_sources, copy_file, open_for_upload
+from openbits.worker.run import Tools
 from openbits.worker.splice import SplicePipe
 from openbits.worker.syncer import Syncer
 from openbits.worker.tickets import Tickets

@@ -21,7 +21,8 @@ from openbits.worker.answers import invalid_answer, no_ranges_with, remote_failu
 from openbits.worker.asking import Body
 from openbits.worker.checksum import Checksum
 from openbits.worker.failure import Failure, TransferError
-from openbits.worker.fetch import HttpFetch, Lane, Run
+from openbits.worker.fetch import HttpFetch
+from openbits.worker.run import Lane, Run
 
 _AT_ONCE: Final = 64
 _NO_RANGES: Final = "it does not serve byte ranges: ask for the whole file instead"

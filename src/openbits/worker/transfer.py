@@ -40,17 +40,17 @@ from openbits.worker.departure import Departures
 from openbits.worker.download import Download
 from openbits.worker.engine import Engine
 from openbits.worker.failure import Failure
-from openbits.worker.fetch import Fetch, Lane, Tools
 from openbits.worker.filecopy import FileCopy
 from openbits.worker.files import Directories
 from openbits.worker.fileupload import FileUpload
 from openbits.worker.handles import MOST_OPEN, Handle, Handles
 from openbits.worker.headers import download_lines
 from openbits.worker.loop import Timer
-from openbits.worker.places import OwnPlace, Place
 from openbits.worker.pac import Means
+from openbits.worker.places import OwnPlace, Place
 from openbits.worker.proxies import Plan, Proxies, make_plan, needs_reading
 from openbits.worker.rangedownload import RangeDownload
+from openbits.worker.run import Fetch, Lane, Tools
 from openbits.worker.sink import SinkSettings
 from openbits.worker.source import Source
 from openbits.worker.upload import Upload
@@ -64,7 +64,7 @@ _STARTED_CHARACTERS_BESIDE: Final = 400
 
 
 class Transfer:
-    """See `fetch.Run` for what the files tell it."""
+    """See `run.Run` for what the files tell it."""
 
     def __init__(
         self,
@@ -263,7 +263,7 @@ class Transfer:
     # --- places ------------------------------------------------------------------------------
 
     def place(self, spec: FileSpec) -> Place:
-        """See `fetch.Run`."""
+        """See `run.Run`."""
         return OwnPlace(self.directories, spec.temporary_name) if self._handles is None else self._taken[spec.index]
 
     def _release_handle(self, index: int) -> None:
@@ -326,7 +326,7 @@ class Transfer:
     # --- what the files tell -----------------------------------------------------------------
 
     def on_started(self, message: FileStarted) -> None:
-        """See `fetch.Run`."""
+        """See `run.Run`."""
         if message.bytes_total is None or message.bytes_total > _SMALL_BYTES or message.restarted:
             self._send_started()
             self._send(message)
@@ -358,17 +358,17 @@ class Transfer:
                 self._send(message)
 
     def on_redirected(self, index: int, remote_name: str) -> None:
-        """See `fetch.Run`."""
+        """See `run.Run`."""
         self._send_started()
         self._send(FileRedirected(transfer=self.settings.transfer, index=index, remote_name=remote_name))
 
     def on_headers(self, index: int, response_headers: str) -> None:
-        """See `fetch.Run`."""
+        """See `run.Run`."""
         self._send_started()
         self._send(LastHeaders(transfer=self.settings.transfer, index=index, response_headers=response_headers))
 
     def on_received(self, index: int, received_bytes: int) -> None:
-        """See `fetch.Run`."""
+        """See `run.Run`."""
         self._received[index] = received_bytes
         if self._report_timer is None:
             self._report_timer = self.tools.loop.call_at(self.tools.loop.now + _REPORT_S, self._report)
@@ -383,23 +383,23 @@ class Transfer:
                 self._send(FileReceived(transfer=self.settings.transfer, index=index, received_bytes=received_bytes))
 
     def on_durable(self, index: int, durable_bytes: int) -> None:
-        """See `fetch.Run`."""
+        """See `run.Run`."""
         self._send_started()
         self._send(FileDurable(transfer=self.settings.transfer, index=index, durable_bytes=durable_bytes))
 
     def on_broken(self, index: int, message: str) -> None:
-        """See `fetch.Run`."""
+        """See `run.Run`."""
         self._send_started()
         self._send(TransferBroken(transfer=self.settings.transfer, index=index, message=message))
 
     def on_network_done(self, fetch: Fetch) -> None:
-        """See `fetch.Run`."""
+        """See `run.Run`."""
         self._received.pop(fetch.spec.index, None)
         self._release_lane(fetch)
         self._advance()
 
     def on_done(self, fetch: Fetch, size: int) -> None:
-        """See `fetch.Run`."""
+        """See `run.Run`."""
         self._open.discard(fetch)
         if not self._done:
             self.tools.loop.post(self._send_done)
@@ -419,7 +419,7 @@ class Transfer:
             self._send(FilesDone(transfer=self.settings.transfer, files=files))
 
     def on_failed(self, fetch: Fetch, failure: Failure) -> None:
-        """See `fetch.Run`."""
+        """See `run.Run`."""
         self._fail(failure, fetch.spec.index)
 
     def _fail(self, failure: Failure, index: int) -> None:
@@ -429,7 +429,7 @@ class Transfer:
             self.tools.loop.post(self.stop)
 
     def on_closed(self, fetch: Fetch) -> None:
-        """See `fetch.Run`."""
+        """See `run.Run`."""
         self._open.discard(fetch)
         self._received.pop(fetch.spec.index, None)
         self._release_lane(fetch)

@@ -40,9 +40,9 @@ from openbits.upload.conversation import Upload as Subject
 from openbits.worker.answers import remote_failure
 from openbits.worker.exchange import Exchange, Surroundings
 from openbits.worker.failure import Failure
-from openbits.worker.fetch import Lane, Tools
 from openbits.worker.headers import lines_for, upload_lines
 from openbits.worker.loop import Timer
+from openbits.worker.run import Lane, Tools
 from openbits.worker.source import Source, changed, is_as_before
 
 
