@@ -222,6 +222,17 @@ def final_response(lines: list[bytes]) -> Response | None:
     return None
 
 
+def end_of_answer(lines: list[bytes]) -> int:
+    """How many lines the first answer takes, with what comes before it (1xx). Raises InvalidAnswer."""
+    start = 0
+    for end, line in enumerate(lines):
+        if line in _BLANK:
+            if parse_response(lines[start : end + 1]).status >= 200:
+                return end + 1
+            start = end + 1
+    return len(lines)
+
+
 @functools.lru_cache(maxsize=256)
 def parse_date(value: str) -> dt.datetime | None:
     """Read a date in any of the three forms that HTTP has had; None when it is none."""

@@ -9,15 +9,25 @@ aborted.  libcurl's errors become Failures here and nowhere else.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 import pycurl
 
-from openbits.core.http import InvalidAnswer, Response, exact_target, final_response, has_odd_escapes, host_of, wire_url
+from openbits.core.http import (
+    InvalidAnswer,
+    Response,
+    end_of_answer,
+    exact_target,
+    final_response,
+    has_odd_escapes,
+    host_of,
+    wire_url,
+)
 from openbits.core.proxylist import Proxy
 from openbits.errors import ErrorContext
 from openbits.worker.asking import BELIEF, Belief, Body, Handler, Probe, Request
-from openbits.worker.curlhandle import make_handle, set_belief, set_probe, shown_chain
+from openbits.worker.curlhandle import make_handle, set_belief, set_probe, show_tunnels, shown_chain
 from openbits.worker.engine import Engine
 from openbits.worker.failure import Failure, TransferError
 from openbits.worker.proxyerrors import Attempt, map_proxy_error
@@ -31,12 +41,6 @@ _HEADER_LIMIT: Final = 64 * 1024
 _DISCARD_LIMIT: Final = 64 * 1024
 """Up to here an unwanted body is read to its end, so that the connection can be used again."""
 _GOT_NOTHING: Final = int(pycurl.E_GOT_NOTHING)
-_AUTH_SCHEMES: Final = (
-    (pycurl.HTTPAUTH_BASIC, "Basic"),
-    (pycurl.HTTPAUTH_DIGEST, "Digest"),
-    (pycurl.HTTPAUTH_GSSNEGOTIATE, "Negotiate"),
-    (pycurl.HTTPAUTH_NTLM, "NTLM"),
-)
 _NO_EXPECT: Final = "Expect:"
 """Takes libcurl's `Expect: 100-continue` away: it costs a round trip for each packet, and an upload's first
 request has no body, so that it is known by then whether the server takes any."""
@@ -50,7 +54,9 @@ class Client:
     """One request at a time; the libcurl handle behind it is used again and again."""
 
     def __init__(self, engine: Engine, *, connect_timeout_s: int, on_unexpected: Callable[[Exception], None]) -> None:
-        self._engine = engine
+        self._shared = self._engine = engine
+        self._own: tuple[int, Engine] | None = None
+        """The engine of requests whose connection is nobody else's, and the number that they have."""
         self._on_unexpected = on_unexpected
         self._connect_timeout_s = connect_timeout_s
         self._lines: list[bytes] = []
@@ -80,11 +86,12 @@ class Client:
         self._proxy_headers: tuple[str, ...] = ()
         self._proxy: Proxy | None = None
         self._has_target = False
+        self._is_tunnelled = self._has_dug = False
         self._belief = BELIEF
         self._is_special = False
 
     def _make_curl(self) -> Any:
-        curl = make_handle(self._engine.ca_file, self._connect_timeout_s)
+        curl = make_handle(self._shared.ca_file, self._connect_timeout_s)
         # Lines are only collected here, and read when the body begins: ten calls of ours for the header
         # of every small file would cost as much as the file.
         curl.setopt(pycurl.HEADERFUNCTION, self._lines.append)
@@ -101,6 +108,8 @@ class Client:
         assert self._handler is None
         if request.belief is not self._belief:
             self._believe(request.belief)
+        if request.connection or self._own is not None:
+            self._engine = self._engine_for(request.connection)
         curl = self._curl
         url = wire_url(request.url)
         curl.setopt(pycurl.URL, url)
@@ -118,12 +127,19 @@ class Client:
             curl.setopt(pycurl.HTTPHEADER, [line.encode("utf-8", "surrogateescape") for line in headers])
             self._headers = headers
         if request.proxy_headers != self._proxy_headers:
-            curl.setopt(pycurl.PROXYHEADER, [line.encode("ascii") for line in request.proxy_headers])
+            curl.setopt(pycurl.PROXYHEADER, [line.encode("utf-8", "surrogateescape") for line in request.proxy_headers])
             self._proxy_headers = request.proxy_headers
         if request.proxy != self._proxy:
             curl.setopt(pycurl.PROXY, _as_curl_has_it(request.proxy) if request.proxy is not None else "")
             self._proxy = request.proxy
-        is_special = request.head or request.fresh or bool(request.method or request.download_method)
+        if request.is_tunnelled is not self._is_tunnelled:
+            self._is_tunnelled = request.is_tunnelled
+            show_tunnels(curl, are_shown=self._is_tunnelled)
+            curl.setopt(pycurl.SOCKOPTFUNCTION, self._on_socket_made if self._is_tunnelled else None)
+        self._has_dug = False
+        is_special = (
+            request.head or request.fresh or bool(request.method or request.download_method or request.connection)
+        )
         if is_special or self._is_special:
             self._set_method(request)
             self._is_special = is_special
@@ -139,6 +155,30 @@ class Client:
         if request.outgoing is not None:
             request.outgoing.rewind(0, self._go_on)
         self._engine.start(curl, self)
+
+    def _on_socket_made(self, _fd: int, _purpose: int) -> int:
+        """A connection is being made, on which the proxy is asked for a tunnel first."""
+        self._has_dug = True
+        return int(pycurl.SOCKOPT_OK)
+
+    def _engine_for(self, number: int) -> Engine:
+        """The connections of requests with this number; those of requests without one are shared."""
+        if not number:
+            return self._shared
+        if self._own is None or self._own[0] != number:
+            self._give_up_own()
+            # One connection to a host: what was begun on it is gone on with on it.
+            self._own = number, self._shared.another(most_to_a_host=1)
+        return self._own[1]
+
+    def _give_up_own(self) -> None:
+        if self._own is not None:
+            self._own[1].close_soon()
+            self._own = None
+
+    def belongs_to(self, engine: Engine) -> bool:
+        """Whether requests that are bound to no connection go over this engine's."""
+        return self._shared is engine
 
     def _believe(self, belief: Belief) -> None:
         if belief == self._belief:
@@ -171,7 +211,8 @@ class Client:
         curl = self._curl
         curl.setopt(pycurl.FRESH_CONNECT, 1 if request.fresh else 0)
         curl.setopt(
-            pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1 if request.method else pycurl.CURL_HTTP_VERSION_2TLS
+            pycurl.HTTP_VERSION,
+            pycurl.CURL_HTTP_VERSION_1_1 if request.method or request.connection else pycurl.CURL_HTTP_VERSION_2TLS,
         )
         if request.method in ("", "GET", "HEAD"):
             is_head = request.head or request.method == "HEAD"
@@ -217,6 +258,7 @@ class Client:
         """Drop the request and the handle."""
         self.abort()
         self._curl.close()
+        self._give_up_own()
 
     def finish(self, error: tuple[int, str] | None) -> None:
         """libcurl is done with the request."""
@@ -248,10 +290,14 @@ class Client:
         """Whether the proxy has asked who we are before it makes a tunnel; then the handler knows now."""
         if self._response is not None or self._curl.getinfo(pycurl.HTTP_CONNECTCODE) != 407:
             return False
-        # libcurl keeps the answer to CONNECT apart from the server's, and tells what was asked for.
-        offered = self._curl.getinfo(pycurl.PROXYAUTH_AVAIL)
-        schemes = [name for flag, name in _AUTH_SCHEMES if offered & flag]
-        self._response = Response(status=407, version="1.1", fields={"proxy-authenticate": schemes})
+        try:
+            answer = final_response(self._lines)
+        except InvalidAnswer:
+            return False
+        if answer is None or answer.status != 407 or sum(map(len, self._lines)) > _HEADER_LIMIT:
+            return False
+        # Not the server's header block: nobody is to be shown it as that.
+        self._response = replace(answer, raw=b"")
         self._ask_handler(self._response)
         return True
 
@@ -312,6 +358,9 @@ class Client:
         if self._header_bytes > _HEADER_LIMIT:
             return self._refuse("sent more headers than anyone needs")
         try:
+            if self._is_tunnelled and self._has_dug:
+                # The proxy's answer to CONNECT comes first, and is not the server's.
+                del lines[: end_of_answer(lines)]
             response = final_response(lines)
         except InvalidAnswer as error:
             return self._refuse(f"sent an answer that cannot be used: {error}")

@@ -50,6 +50,11 @@ def make_handle(ca_file: str, connect_timeout_s: int) -> Any:
     return curl
 
 
+def show_tunnels(curl: Any, *, are_shown: bool) -> None:
+    """Say whether a proxy's answer to CONNECT is handed over, before the server's, or alone where there is none."""
+    curl.setopt(_SUPPRESS_CONNECT_HEADERS, 0 if are_shown else 1)
+
+
 def set_belief(curl: Any, belief: Belief) -> None:
     """Say whom the handle believes; a handle that has had keys cannot do without any more."""
     curl.setopt(pycurl.SSL_VERIFYPEER, 1 if belief.verifies_chain else 0)

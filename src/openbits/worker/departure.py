@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from openbits.core.http import Response
+from openbits.core.model import AuthTarget
 from openbits.worker.answers import status_failure
 from openbits.worker.asking import Preparing, Request
-from openbits.worker.challenges import ASKED_BY, NOTHING, Answers, Challenges
+from openbits.worker.challenges import NOTHING, Answers, Challenges
 from openbits.worker.failure import Failure, TransferError
 from openbits.worker.proxies import Proxies
 
@@ -26,6 +28,11 @@ class Departure:
     """The same without what proves who asks: that is of use once."""
     answers: Answers = NOTHING
     """What it proves of the account."""
+
+    @property
+    def lacks_body(self) -> bool:
+        """Whether the body was left out, because only a challenge is to be expected."""
+        return self.bare.outgoing is not None and self.request.outgoing is None
 
 
 Done = Callable[[Departure | Failure], None]
@@ -68,55 +75,46 @@ class Departures:
             preparing.is_over = True
             done(error.failure)
             return
-        if not self._challenges.is_asked(meant_for, request.url, proxy_host(request)):
+        if not self._challenges.is_asked(request, meant_for):
             preparing.is_over = True
             done(Departure(request=request, bare=request))
             return
-        self._prove(request, meant_for, None, preparing, done)
+
+        def proved(answers: Answers, _reason: str) -> None:
+            preparing.is_over = True
+            done(_proving(request, answers))
+
+        self._challenges.prepare(request, meant_for=meant_for, preparing=preparing, done=proved)
 
     def again(self, departure: Departure, challenge: Response, *, meant_for: str, done: Done) -> Preparing:
         """Get a request ready that was challenged: on the same way, with what the challenge asks for."""
-        preparing = Preparing()
-        self._prove(departure.bare, meant_for, challenge, preparing, done)
+        preparing, bare = Preparing(), departure.bare
+
+        def proved(answers: Answers, reason: str) -> None:
+            preparing.is_over = True
+            done(status_failure(challenge, bare.url, reason, proxy=bare.proxy) if reason else _proving(bare, answers))
+
+        self._challenges.answer(
+            challenge, bare, meant_for=meant_for, sent=departure.answers, preparing=preparing, done=proved
+        )
         return preparing
 
     def refusal(self, departure: Departure, challenge: Response, *, meant_for: str) -> Failure | None:
         """Why a challenge is not answered; None when it is."""
         request = departure.request
-        reason = self._challenges.reason_against(
-            challenge,
-            ASKED_BY[challenge.status],
-            first_url=meant_for,
-            url=request.url,
-            proxy_host=proxy_host(request),
-            sent=departure.answers,
-        )
+        reason = self._challenges.reason_against(challenge, request, meant_for=meant_for, sent=departure.answers)
         return status_failure(challenge, request.url, reason, proxy=request.proxy) if reason else None
 
-    def _prove(
-        self, bare: Request, meant_for: str, challenge: Response | None, preparing: Preparing, done: Done
-    ) -> None:
-        def proved(answers: Answers, reason: str) -> None:
-            preparing.is_over = True
-            if reason:
-                assert challenge is not None
-                done(status_failure(challenge, bare.url, reason, proxy=bare.proxy))
-                return
-            request = replace(
-                bare, headers=bare.headers + answers.server, proxy_headers=bare.proxy_headers + answers.proxy
-            )
-            done(Departure(request=request, bare=bare, answers=answers))
 
-        self._challenges.prepare(
-            first_url=meant_for,
-            url=bare.url,
-            proxy_host=proxy_host(bare),
-            asked_now=None if challenge is None else ASKED_BY[challenge.status],
-            preparing=preparing,
-            done=proved,
-        )
-
-
-def proxy_host(request: Request) -> str:
-    """The name of the proxy that a request goes through; empty without one."""
-    return "" if request.proxy is None else request.proxy.host.strip("[]")
+def _proving(bare: Request, answers: Answers) -> Departure:
+    """The request with what it is to prove, over a connection that may prove it."""
+    request = replace(
+        bare,
+        headers=bare.headers + answers.lines(AuthTarget.SERVER),
+        proxy_headers=bare.proxy_headers + answers.lines(AuthTarget.PROXY),
+        connection=answers.connection,
+        # What opens a handshake is refused whatever comes along with it.
+        outgoing=None if answers.is_greeting else bare.outgoing,
+        fresh=bare.fresh and not answers.goes_on,
+    )
+    return Departure(request=request, bare=bare, answers=answers)

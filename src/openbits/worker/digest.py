@@ -113,10 +113,7 @@ class Session:
         cnonce = self._session_cnonce or self.make_cnonce()
         secret = self._secret(cnonce)
         request = self._hash(f"{method}:{uri}")
-        if asked.qop:
-            middle = f"{asked.nonce}:{self._count:08x}:{cnonce}:{asked.qop}"
-        else:
-            middle = asked.nonce
+        middle = f"{asked.nonce}:{self._count:08x}:{cnonce}:{asked.qop}" if asked.qop else asked.nonce
         parts = [
             *self._user_parts(),
             f"realm={_quoted(asked.realm)}",

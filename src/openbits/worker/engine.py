@@ -57,6 +57,23 @@ class Engine:
         for client in list(self._clients.values()):
             client.abort()
         self._multi.close()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for fd in self._watched:
+            self._loop.unwatch(fd)
+        self._watched.clear()
+
+    def another(self, *, most_to_a_host: int = 0) -> Engine:
+        """Return an engine with connections of its own, at most so many to one host at a time."""
+        engine = Engine(self._loop)
+        if most_to_a_host:
+            engine._multi.setopt(pycurl.M_MAX_HOST_CONNECTIONS, most_to_a_host)
+        return engine
+
+    def close_soon(self) -> None:
+        """Close every connection when whoever calls this, maybe from inside a request, has returned."""
+        self._loop.post(self.close)
 
     def start(self, curl: Any, client: Carried) -> None:
         """Put a request on its way: it is written to a kept connection before this returns."""

@@ -14,6 +14,7 @@ from typing import Final, Protocol
 from openbits.core.http import Response, host_of
 from openbits.errors import ErrorContext
 from openbits.frames.worker import StartTransfer
+from openbits.worker.answers import invalid_answer
 from openbits.worker.asking import Body, Preparing, Request
 from openbits.worker.challenges import ASKED_BY
 from openbits.worker.departure import Departure, Departures
@@ -48,6 +49,7 @@ class Exchange:
         loop: Loop,
         *,
         meant_for: str,
+        userinfo: str = "",
         on_answer: Callable[[Response], None],
         on_broken: Callable[[Failure, bool], None],
         on_failed: Callable[[Failure], None],
@@ -58,6 +60,7 @@ class Exchange:
         self._loop = loop
         self._meant_for = meant_for
         """The address for which the job may prove who it is."""
+        self._userinfo = userinfo
         self._on_answer = on_answer
         self._on_broken = on_broken
         self._on_failed = on_failed
@@ -102,7 +105,9 @@ class Exchange:
             pieces.on_take = self._on_take
         self._answer_patience_s = ANSWER_PATIENCE_S if may_take_long else 0.0
         self._was_idle = self._answered_at is None or self._loop.now - self._answered_at > _IDLE_S
-        self._begin(Request(url=url, headers=headers, method=method, outgoing=pieces, fresh=fresh))
+        self._begin(
+            Request(url=url, headers=headers, method=method, outgoing=pieces, fresh=fresh, userinfo=self._userinfo)
+        )
 
     def _begin(self, request: Request) -> None:
         self._request = request
@@ -169,6 +174,10 @@ class Exchange:
         self._lane.watchdog.touch()
         if response.status in ASKED_BY:
             self._follow_up = self._challenged(response)
+        elif response.status < 300 and self._departure is not None and self._departure.lacks_body:
+            # What it takes for done was never sent to it: only a greeting was.
+            failure = invalid_answer(self._departure.request.url, "took a handshake that had only begun for the file")
+            self._follow_up = lambda: self._fail(failure)
         self._response = self.last_response = response
         return Body.DISCARD
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Final
 
 from openbits.frames.channel import Channel, ChannelClosed
-from openbits.frames.network import ImplicitSpec
+from openbits.frames.network import TlsSpec
 from openbits.frames.worker import (
     CARRIERS,
     SERVICE_TO_WORKER,
@@ -42,6 +42,7 @@ from openbits.frames.worker import (
     StartTransfer,
     StopTransfer,
     SyncDirectories,
+    TakeCredential,
     TakeTickets,
     TransferFiles,
     UploadFile,
@@ -93,7 +94,7 @@ class Worker:
         self._tickets = Tickets(self._loop)
         self._scripts = Scripts(self._loop, make_engine=lambda: Engine(self._loop), on_unexpected=self._on_unexpected)
         self._tools = Tools(self._loop, self._syncer, self._reader, self._pipe, self._tickets, self._scripts)
-        self._engines: dict[tuple[bool, bool], Engine] = {}
+        self._engines: dict[tuple[bool, bool, bool, TlsSpec], Engine] = {}
         self._transfers: dict[int, Transfer] = {}
         self._operations: dict[int, list[RenameFiles | DeleteFiles]] = {}
         self._is_ending = False
@@ -183,7 +184,7 @@ class Worker:
         match message:
             case StartTransfer():
                 self._start(message)
-            case TransferFiles() | UploadFile() | UploadKept() | StopTransfer():
+            case TransferFiles() | UploadFile() | UploadKept() | StopTransfer() | TakeCredential():
                 transfer = self._transfers.get(message.transfer)
                 if transfer is not None:
                     _tell(transfer, message)
@@ -267,20 +268,20 @@ class Worker:
         self._transfers[settings.transfer] = Transfer(
             settings,
             tools=self._tools,
-            engine=self._engine_for(settings.implicit),
+            engine=self._engine_for(settings),
             send=self._send,
             is_congested=lambda: self._channel.wants_write,
             on_unexpected=self._on_unexpected,
             on_ended=self._on_transfer_ended,
         )
 
-    def _engine_for(self, implicit: ImplicitSpec) -> Engine:
-        """The connections of transfers that may prove the same things.
+    def _engine_for(self, settings: StartTransfer) -> Engine:
+        """The connections of transfers that may prove the same things, and believe the same.
 
         Servers and proxies may remember of a connection whose it is: it must never carry a request that could not
-        have said so itself.
+        have said so itself. (A transfer that has user names and passwords keeps its connections for itself.)
         """
-        allowed = (implicit.server, implicit.proxy)
+        allowed = (settings.implicit.server, settings.implicit.proxy, settings.uses_netrc, settings.tls)
         if allowed not in self._engines:
             self._engines[allowed] = Engine(self._loop)
         return self._engines[allowed]
@@ -372,8 +373,10 @@ class Worker:
             self._loop.stop()
 
 
-def _tell(transfer: Transfer, message: TransferFiles | UploadFile | UploadKept | StopTransfer) -> None:
+def _tell(transfer: Transfer, message: TransferFiles | UploadFile | UploadKept | StopTransfer | TakeCredential) -> None:
     match message:
+        case TakeCredential():
+            transfer.take_credential(message)
         case TransferFiles():
             transfer.add(message.files, last=message.last)
         case UploadFile():

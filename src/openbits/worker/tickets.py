@@ -9,12 +9,14 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeVar
 
 from openbits.frames.worker import ObtainTickets, TicketsObtained
 from openbits.worker import gss, kerberos
 from openbits.worker.helper import Helper
 from openbits.worker.loop import Loop
+
+_T = TypeVar("_T")
 
 SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 TOKEN_TIMEOUT_S: Final = 60.0
@@ -82,11 +84,7 @@ class Tickets:
         self._helper.submit(work, done)
 
     def make_token(self, host: str, *, of_computer: bool, done: Callable[[bytes | gss.NoToken], None]) -> None:
-        """Make a token for the web server on `host`, from the computer's tickets or from the account's own.
-
-        A library that hangs, on a credential cache that does not answer say, costs the job its token and not its life.
-        """
-        is_answered = False
+        """Make a token for the web server on `host`, from the computer's tickets or from the account's own."""
 
         def work() -> bytes | gss.NoToken:
             try:
@@ -99,7 +97,20 @@ class Tickets:
             except gss.NoToken as error:
                 return error
 
-        def deliver(result: bytes | gss.NoToken | OSError) -> None:
+        self.perform(work, done)
+
+    def submit(self, work: Callable[[], None]) -> None:
+        """Run something in the thread whose end nobody waits for."""
+        self._helper.submit(work)
+
+    def perform(self, work: Callable[[], _T | gss.NoToken], done: Callable[[_T | gss.NoToken], None]) -> None:
+        """Run something in the thread; `done` gets what it returns.
+
+        A library that hangs, on a credential cache that does not answer say, costs the job its token and not its life.
+        """
+        is_answered = False
+
+        def deliver(result: _T | gss.NoToken | OSError) -> None:
             nonlocal is_answered
             deadline.cancel()
             if is_answered:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from openbits.core.model import REPLY_INDEX
@@ -29,6 +30,7 @@ from openbits.frames.worker import (
     LastHeaders,
     ProxyChosen,
     StartTransfer,
+    TakeCredential,
     TransferBroken,
     TransferEnded,
     UploadFile,
@@ -48,6 +50,7 @@ from openbits.worker.headers import download_lines
 from openbits.worker.loop import Timer
 from openbits.worker.pac import Means
 from openbits.worker.places import OwnPlace, Place
+from openbits.worker.proving import Prover
 from openbits.worker.proxies import Plan, Proxies, make_plan, needs_reading
 from openbits.worker.rangedownload import RangeDownload
 from openbits.worker.run import Fetch, Lane, Tools
@@ -87,12 +90,16 @@ class Transfer:
         )
         self.directories = Directories()
         self.header_lines = download_lines(settings.custom_headers)
-        self.challenges = Challenges(settings.implicit, tools.tickets, self.header_lines)
+        self.challenges = Challenges(
+            settings.implicit, Prover(tools.tickets, tools.reader), self.header_lines, uses_netrc=settings.uses_netrc
+        )
         self.departures = Departures(lambda: self.proxies, self.challenges)
         self.has_progressed = False
         self.meant_for = ""
         self.allowance = settings.max_download_bytes
         self._engine = engine
+        self._is_apart = False
+        """Whether no other transfer uses the engine."""
         self._send = send
         self._is_congested = is_congested
         self._on_unexpected = on_unexpected
@@ -142,8 +149,27 @@ class Transfer:
 
     # --- from the service --------------------------------------------------------------------
 
+    def take_credential(self, message: TakeCredential) -> None:
+        """A user name and a password of the job's, before any of its files."""
+        self.challenges.explicit.take(message)
+        self._keep_apart()
+
+    def _keep_apart(self) -> None:
+        """What this transfer can prove is its own, and so are its connections from now on.
+
+        Servers and proxies may remember of a connection whose it is.
+        """
+        if self._is_apart:
+            return
+        self._is_apart = True
+        self._engine = self._engine.another()
+        while self._idle_lanes:
+            self._idle_lanes.pop().close()
+
     def add(self, files: tuple[FileSpec, ...], *, last: bool) -> None:
         """More files."""
+        if not self._is_apart and any(spec.userinfo for spec in files):
+            self._keep_apart()
         self._queue.extend(files)
         self._has_all = self._has_all or last
         self._advance()
@@ -151,6 +177,8 @@ class Transfer:
     def upload(self, order: UploadFile) -> None:
         """The file that is sent, instead of files that are fetched; its reply may follow as one."""
         self._has_all = True
+        if order.file.userinfo:
+            self._keep_apart()
         if order.file.remote_name[:5].lower() == "file:":
             self._upload = FileUpload(self, order)
         else:
@@ -245,7 +273,9 @@ class Transfer:
     def fetch_reply(self, spec: FileSpec, meant_for: str) -> None:
         """See `upload.Run`: it is fetched as any file is."""
         self.meant_for = meant_for
-        self._queue.append(spec)
+        # The reply comes from whom the file went to, and is asked for in the same name.
+        userinfo = self._upload.spec.userinfo if self._upload is not None else ""
+        self._queue.append(replace(spec, userinfo=userinfo))
         self._advance()
 
     def fail_reply(self, failure: Failure) -> None:
@@ -281,8 +311,12 @@ class Transfer:
 
     def _release_lane(self, fetch: Fetch) -> None:
         lane = self._lanes.pop(fetch, None)
-        if lane is not None:
+        if lane is None:
+            return
+        if lane.client.belongs_to(self._engine):
             self._idle_lanes.append(lane)
+        else:
+            lane.close()
 
     def _end_if_over(self) -> None:
         is_over = self._is_stopping or (self._has_all and not self._queue)
@@ -303,6 +337,9 @@ class Transfer:
         if self._upload_lane is not None:
             self._upload_lane.close()
         self.directories.close()
+        self.challenges.close()
+        if self._is_apart:
+            self._engine.close_soon()
         self.proxies.close()
         transfer = self.settings.transfer
         if self._failure is None:

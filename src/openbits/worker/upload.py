@@ -133,6 +133,7 @@ class Upload:
             lane,
             self._loop,
             meant_for=self._url,
+            userinfo=order.file.userinfo,
             on_answer=self._on_answer,
             on_broken=self._on_broken,
             on_failed=self.fail,
