@@ -45,6 +45,8 @@ ANSWER_LIMIT_S: Final = WALL_LIMIT_S + 2.0
 """The evaluator's own limits come first; this one is for one that does not keep them."""
 _LIMITS: Final = f"its limits ({CPU_LIMIT_S:g} s of computing, {WALL_LIMIT_S:g} s in all)"
 _MOST_ADDRESSES: Final = 64
+_SCHEMES: Final = ("http", "https", "file")
+"""From where a script may come; what the network says may not name a file."""
 _SCRIPT_NAME: Final = "wpad.dat"
 _ADVICE: Final = "ask whoever runs the network, or name proxies with 'bits proxy set manual_proxy LIST'"
 
@@ -154,8 +156,16 @@ class PacScript:
             self._put()
 
     def _locate(self) -> None:
-        if self._script_url or self._dhcp_url:
-            self._place = Place(url=self._script_url or self._dhcp_url)
+        url = self._script_url or self._dhcp_url
+        if url:
+            scheme = url.partition(":")[0].lower()
+            if scheme not in _SCHEMES[: 3 if self._script_url else 2]:
+                what = "the settings name" if self._script_url else "the network's DHCP server names"
+                self._fail(
+                    f"{what} {ascii(url)[:200]}, from where no script can be fetched: {_ADVICE}", transient=False
+                )
+                return
+            self._place = Place(url=url)
             self._go_on()
             return
         self._wait(DETECT_LIMIT_S, "the resolver gave no answer", transient=True)
