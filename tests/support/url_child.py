@@ -49,7 +49,7 @@ def main(directory: Path) -> None:
                 recorder.names.clear()
             temporary = str(directory / f".BIT{number}.tmp")
             file = FileSpec(index=0, remote_name=url, local_name=str(directory / "x"), temporary_name=temporary)
-            ended = worker.fetch(file, transfer=number + 1, break_patience_s=0.5)
+            ended = worker.fetch(file, transfer=number + 1, break_patience_s=3.0)
             heads = [head.decode("latin-1") for each in (plain, secure, other) for head in each.heads]
             results.append([url, ended.error, heads, secure.names.copy()])
         json.dump(results, sys.stdout)

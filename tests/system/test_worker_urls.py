@@ -189,7 +189,7 @@ def test_addresses_zones_and_ports_that_need_not_be_named(tmp_path: Path) -> Non
             assert error, url
             assert heads == [], url
             continue
-        assert error == "", url
+        assert error == "", (url, error)
         first, *lines = heads[0].split("\r\n")
         assert len(heads) == 1, url
         assert first == f"{expected[0]} HTTP/1.1", url
