@@ -13,7 +13,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from openbits.core.http import REDIRECT_LIMIT, Response, method_after
-from openbits.core.model import REPLY_INDEX
 from openbits.core.names import check_remote_name, request_url
 from openbits.core.redirects import HTTPS_TO_HTTP, RedirectPolicy, RedirectRefused, policy_of, redirect_target
 from openbits.core.retry import GiveUp, Patience
@@ -63,7 +62,7 @@ class HttpFetch(ABC):
         self._url = self._first_url
         self._redirects = 0
         # The reply to an upload is part of it: the job's wishes for downloads say nothing of it (H9).
-        is_reply = spec.index == REPLY_INDEX
+        is_reply = bool(run.meant_for)
         self._redirect_flags = 0 if is_reply else run.settings.redirects
         self._method = "" if is_reply else run.settings.http_method
         """How the next request asks, where that is not GET (H10)."""
