@@ -131,7 +131,8 @@ class Origin:
         with self._lock:
             for sock in self._sockets:
                 with _quiet():
-                    sock.shutdown(socket.SHUT_RDWR)
+                    # The connection itself, under TLS too: its thread reads from it.
+                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
         self._acceptor.join(10)
         for thread in self._threads:
             thread.join(10)
@@ -174,6 +175,8 @@ class Origin:
         try:
             if self._tls is not None:
                 sock = self._tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+                with self._lock:
+                    self._sockets.add(sock)
                 self._shake_hands(sock)
             connection = Connection(self, sock)
             while (request := connection.read_request(number)) is not None:
@@ -184,7 +187,7 @@ class Origin:
             pass
         finally:
             with self._lock:
-                self._sockets.discard(plain)
+                self._sockets -= {plain, sock}
             with _quiet():
                 sock.close()
             with _quiet():

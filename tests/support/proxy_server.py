@@ -89,7 +89,8 @@ class ProxyServer:
             sockets, threads = list(self._sockets), list(self._threads)
         for sock in sockets:
             with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
+                # The connection itself, under TLS too.
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
         for thread in threads:
             thread.join(timeout=20)
             assert not thread.is_alive()
@@ -118,6 +119,8 @@ class ProxyServer:
             with contextlib.suppress(OSError, ValueError, _Over):
                 if self._tls is not None:
                     sock = self._tls.wrap_socket(sock, server_side=True)
+                    with self._lock:
+                        self._sockets.add(sock)
                 buffer = b""
                 while True:
                     head, buffer = _read_head(sock, buffer)
@@ -152,6 +155,9 @@ class ProxyServer:
                 sock.sendall(b"HTTP/1.1 200 Connection established\r\nX-From: proxy\r\n\r\n")
                 self._start(_pump, sock, upstream)
                 _pump(upstream, sock)
+                # The other thread reads from it, and would do so after it is closed.
+                with contextlib.suppress(OSError):
+                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
                 raise _Over
             path = target.removeprefix("http://").partition("/")[2]
             kept = [line for line in lines if not line.lower().startswith(("proxy-", "connection:"))]

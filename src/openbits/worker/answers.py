@@ -9,6 +9,8 @@ from openbits.core.proxylist import Proxy
 from openbits.errors import ErrorContext, error_code, http_error_name
 from openbits.worker.failure import Failure
 
+_MAY_WANT_CERTIFICATE = frozenset((400, 403))
+"""How servers answer who shows no client certificate: nginx and IIS."""
 _ADVICE = {
     401: "the server wants to know who asks",
     403: "the server does not let this account have it",
@@ -35,6 +37,7 @@ def status_failure(response: Response, url: str, reason: str = "", *, proxy: Pro
         context=ErrorContext.REMOTE_FILE,
         message=f"{who}: {error_code(name).text} for {_short(url)}: {why}",
         transient=is_transient,
+        refused_url=url if response.status in _MAY_WANT_CERTIFICATE and url[:6].lower() == "https:" else "",
         retry_after_s=response.retry_after_s(now=dt.datetime.now(dt.UTC)) if response.status in (429, 503) else None,
     )
 

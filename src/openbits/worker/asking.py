@@ -101,6 +101,8 @@ class Request:
     belief: Belief = BELIEF
     probe: Probe = Probe.NO
     """A client that has probed does nothing else any more."""
+    index: int = 0
+    """For which file it is."""
 
     @property
     def verb(self) -> str:

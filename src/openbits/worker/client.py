@@ -41,6 +41,8 @@ _HEADER_LIMIT: Final = 64 * 1024
 _DISCARD_LIMIT: Final = 64 * 1024
 """Up to here an unwanted body is read to its end, so that the connection can be used again."""
 _GOT_NOTHING: Final = int(pycurl.E_GOT_NOTHING)
+_CUT: Final = frozenset((35, int(pycurl.E_GOT_NOTHING), int(pycurl.E_SEND_ERROR), int(pycurl.E_RECV_ERROR)))
+"""How a connection ends whose server would have liked to see a client certificate, among other reasons."""
 _NO_EXPECT: Final = "Expect:"
 """Takes libcurl's `Expect: 100-continue` away: it costs a round trip for each packet, and an upload's first
 request has no body, so that it is known by then whether the server takes any."""
@@ -317,7 +319,7 @@ class Client:
             failure = map_proxy_error(*error, attempt)
             if failure is not None:
                 return failure
-        return map_error(
+        failure = map_error(
             error[0],
             error[1],
             host=host_of(request.url),
@@ -327,6 +329,10 @@ class Client:
             verify_result=self._curl.getinfo(pycurl.SSL_VERIFYRESULT),
             shown=request.belief.identity.name if request.belief.identity is not None else "",
         )
+        is_cut = error[0] in _CUT and self._response is None and not self.was_reused
+        if is_cut and request.url[:6].lower() == "https:" and request.probe is Probe.NO:
+            failure = replace(failure, refused_url=request.url)
+        return failure
 
     def try_socket(self) -> None:
         """Give the handler the connection itself, if no byte of the answer stands anywhere but in the kernel."""

@@ -71,9 +71,8 @@ def set_belief(curl: Any, belief: Belief) -> None:
 
 
 def set_probe(curl: Any, *, wants_status: bool) -> None:
-    """Let the handle only connect, anew, and tell what the server shows."""
+    """Let the handle only connect, and tell what the server shows."""
     curl.setopt(pycurl.CONNECT_ONLY, 1)
-    curl.setopt(pycurl.FRESH_CONNECT, 1)
     # A session that is taken up again shows no chain.
     curl.setopt(pycurl.SSL_SESSIONID_CACHE, 0)
     curl.setopt(pycurl.OPT_CERTINFO, 1)

@@ -1,4 +1,4 @@
-"""Everything that has to be known before a request may go: by which proxy it goes, and what proves who asks.
+"""Everything that has to be known before a request may go: by which proxy, whom it believes, what proves who asks.
 
 The stages follow one another, and each may take its time; most requests need none of them to.  A challenge is answered
 by the same request once more, on the same way, with what proves more.
@@ -13,7 +13,7 @@ from typing import Protocol
 from openbits.core.http import Response
 from openbits.core.model import AuthTarget
 from openbits.worker.answers import status_failure
-from openbits.worker.asking import Preparing, Request
+from openbits.worker.asking import Belief, Preparing, Probe, Request
 from openbits.worker.challenges import NOTHING, Answers, Challenges
 from openbits.worker.failure import Failure, TransferError
 from openbits.worker.proxies import Proxies
@@ -38,12 +38,26 @@ class Departure:
 Done = Callable[[Departure | Failure], None]
 
 
+class Trust(Protocol):
+    """See `trust.Trust`."""
+
+    def find_out(
+        self, request: Request, meant_for: str, preparing: Preparing, done: Callable[[Belief | Failure], None]
+    ) -> None:
+        """Tell `done` what a request to an https server is to believe."""
+
+    def distrust(self, request: Request) -> bool:
+        """A server showed another key than those that were judged: return whether it is worth to look again."""
+
+
 class Departures:
     """Gets the requests of a transfer ready."""
 
-    def __init__(self, proxies: Callable[[], Proxies], challenges: Challenges) -> None:
+    def __init__(self, proxies: Callable[[], Proxies], challenges: Challenges, trust: Trust | None = None) -> None:
         self._proxies = proxies
         self._challenges = challenges
+        self._trust = trust
+        """None for ordinary jobs."""
 
     def ready(self, request: Request, *, meant_for: str, done: Done) -> Preparing:
         """Get a request ready and tell `done`, maybe before this returns, but never after the result was cancelled.
@@ -75,6 +89,26 @@ class Departures:
             preparing.is_over = True
             done(error.failure)
             return
+        if self._trust is None or request.url[:6].lower() != "https:" or request.probe is not Probe.NO:
+            self._prove(request, meant_for, preparing, done)
+            return
+
+        def believing(belief: Belief | Failure) -> None:
+            if preparing.is_cancelled:
+                return
+            if isinstance(belief, Failure):
+                preparing.is_over = True
+                done(belief)
+            else:
+                self._prove(replace(request, belief=belief), meant_for, preparing, done)
+
+        self._trust.find_out(request, meant_for, preparing, believing)
+
+    def distrust(self, request: Request) -> bool:
+        """Whether a request is worth to be sent again whose server has shown a key that nobody has judged."""
+        return self._trust is not None and self._trust.distrust(request)
+
+    def _prove(self, request: Request, meant_for: str, preparing: Preparing, done: Done) -> None:
         if not self._challenges.is_asked(request, meant_for):
             preparing.is_over = True
             done(Departure(request=request, bare=request))

@@ -120,7 +120,7 @@ class Exchange:
     def _depart(self, outcome: Departure | Failure) -> None:
         self._preparing = None
         if isinstance(outcome, Failure):
-            self._fail(outcome)
+            self._refused(outcome)
             return
         self._departure = outcome
         self._request = outcome.request
@@ -131,6 +131,15 @@ class Exchange:
         self._look_at = 0.0
         self._lane.watchdog.touch()
         self._lane.client.send(outcome.request, self)
+
+    def _refused(self, failure: Failure) -> None:
+        """The request could not even begin."""
+        if not failure.is_break:
+            self._fail(failure)
+            return
+        self._lane.watchdog.rest()
+        self._stop_reading()
+        self._on_broken(self._run.proxies.named(failure, self._request), False)
 
     def abort(self) -> None:
         """Drop the request, if there is one; nothing more is heard of it."""
@@ -195,7 +204,9 @@ class Exchange:
         response, follow_up = self._response, self._follow_up
         self.is_body_sent = self._pieces is None or self._lane.client.handed_bytes >= self._pieces.length
         self._answered_at = self._loop.now
-        if failure is not None and not failure.is_break:
+        if failure is not None and failure.has_other_key and self._run.departures.distrust(self._bare()):
+            self._begin(self._bare())
+        elif failure is not None and not failure.is_break:
             self._fail(failure)
         elif response is None:
             assert failure is not None
@@ -250,6 +261,9 @@ class Exchange:
 
     def _on_stall(self) -> None:
         """Nothing came in for the stall timeout: only now is it asked whether anything went out."""
+        if self._preparing is not None and self._preparing.is_for_people:
+            self._lane.watchdog.touch()
+            return
         request, pieces, client = self._request, self._pieces, self._lane.client
         assert request is not None
         timeout_s = self._run.settings.stall_timeout_s

@@ -32,6 +32,8 @@ class Failure:
     retry_within_s: int | None = None
     may_try_next_proxy: bool = False
     """Whether it was the proxy that could not be reached: the next one of the list may know better."""
+    refused_url: str = ""
+    """An https server that may have refused for want of a client certificate: it may say so no other way."""
     has_other_key: bool = False
     """Whether the server showed another key than the one that was checked: it may be one of many."""
 

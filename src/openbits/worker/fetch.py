@@ -168,6 +168,7 @@ class HttpFetch(ABC):
             fresh=is_fresh,
             download_method=self._method,
             userinfo=self.spec.userinfo,
+            index=self.spec.index,
         )
         self._wait_for(self.run.departures.ready(self._request, meant_for=self._meant_for, done=self._depart))
 
@@ -179,7 +180,10 @@ class HttpFetch(ABC):
         self._preparing = None
         if isinstance(outcome, Failure):
             self._lane.watchdog.rest()
-            self.fail(outcome)
+            if outcome.is_break and self._may_repeat:
+                self._break(outcome)
+            else:
+                self.fail(outcome)
             return
         self._departure = outcome
         self._request = outcome.request
@@ -319,10 +323,14 @@ class HttpFetch(ABC):
 
     def handle(self, failure: Failure) -> None:
         """A request failed."""
+        assert self._request is not None
+        if failure.has_other_key and self.run.departures.distrust(self._request):
+            # Nothing had been sent yet, whatever the method.
+            self.send(head=self._request.head, fresh=self._request.fresh)
+            return
         if not failure.is_break:
             self.fail(failure)
             return
-        assert self._request is not None
         if self._lane.client.was_reused and not self._attempt_bytes and not self._request.fresh:
             # The server had closed the kept connection: that is no failure of this file.
             self.send(head=self._request.head, fresh=True)
@@ -360,6 +368,9 @@ class HttpFetch(ABC):
         self.send(fresh=True)
 
     def _on_stall(self) -> None:
+        if self._preparing is not None and self._preparing.is_for_people:
+            self._lane.watchdog.touch()
+            return
         self._abort()
         self.on_end(stalled(self._url, self.run.settings.stall_timeout_s))
 

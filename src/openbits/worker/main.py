@@ -22,6 +22,7 @@ from openbits.frames.worker import (
     WORKER_TO_SERVICE,
     AdoptFile,
     BecomeEvaluator,
+    CertificateJudged,
     CheckDirectories,
     CheckSources,
     CopyFile,
@@ -184,7 +185,9 @@ class Worker:
         match message:
             case StartTransfer():
                 self._start(message)
-            case TransferFiles() | UploadFile() | UploadKept() | StopTransfer() | TakeCredential():
+            case (
+                TransferFiles() | UploadFile() | UploadKept() | StopTransfer() | TakeCredential() | CertificateJudged()
+            ):
                 transfer = self._transfers.get(message.transfer)
                 if transfer is not None:
                     _tell(transfer, message)
@@ -209,12 +212,12 @@ class Worker:
                 self._open_for_reading(message)
             case CheckSources():
                 self._operate(message.operation, lambda: check_sources(message.paths), by=self._sources)
+            case FindCertificate():
+                self._operate(message.operation, lambda: look_for(message.certificate), by=self._sources)
             case OpenSource():
                 self._give(lambda: open_for_upload(message), by=self._sources)
             case CopyFile():
                 self._give(lambda: copy_file(message), by=self._sources)
-            case FindCertificate():
-                self._operate(message.operation, lambda: look_for(message.certificate), by=self._sources)
             case SyncDirectories():
                 self._operate(message.operation, lambda: sync_directories(message.paths), by=self._adopter)
             case RenameFiles() | DeleteFiles():
@@ -373,8 +376,13 @@ class Worker:
             self._loop.stop()
 
 
-def _tell(transfer: Transfer, message: TransferFiles | UploadFile | UploadKept | StopTransfer | TakeCredential) -> None:
+_OfTransfer = TransferFiles | UploadFile | UploadKept | StopTransfer | TakeCredential | CertificateJudged
+
+
+def _tell(transfer: Transfer, message: _OfTransfer) -> None:
     match message:
+        case CertificateJudged():
+            transfer.certificate_judged(message)
         case TakeCredential():
             transfer.take_credential(message)
         case TransferFiles():

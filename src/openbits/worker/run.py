@@ -16,6 +16,7 @@ from openbits.worker.loop import Loop
 from openbits.worker.pacscript import Scripts
 from openbits.worker.places import Place
 from openbits.worker.proxies import Proxies
+from openbits.worker.revocation import Crls
 from openbits.worker.sink import SinkSettings
 from openbits.worker.splice import SplicePipe
 from openbits.worker.syncer import Syncer
@@ -41,6 +42,7 @@ class Tools:
         self.pipe = pipe
         self.tickets = tickets
         self.scripts = scripts
+        self.crls = Crls()
 
 
 class Run(Protocol):

@@ -16,6 +16,7 @@ from typing import Final
 from openbits.core.model import REPLY_INDEX
 from openbits.frames.codec import FrameError
 from openbits.frames.worker import (
+    CertificateJudged,
     DoneFile,
     Evaluator,
     EvaluatorWanted,
@@ -36,6 +37,7 @@ from openbits.frames.worker import (
     UploadFile,
     UploadMoved,
 )
+from openbits.worker.asking import Request
 from openbits.worker.challenges import Challenges
 from openbits.worker.client import Client
 from openbits.worker.departure import Departures
@@ -50,12 +52,14 @@ from openbits.worker.headers import download_lines
 from openbits.worker.loop import Timer
 from openbits.worker.pac import Means
 from openbits.worker.places import OwnPlace, Place
+from openbits.worker.probing import LookTools
 from openbits.worker.proving import Prover
 from openbits.worker.proxies import Plan, Proxies, make_plan, needs_reading
 from openbits.worker.rangedownload import RangeDownload
 from openbits.worker.run import Fetch, Lane, Tools
 from openbits.worker.sink import SinkSettings
 from openbits.worker.source import Source
+from openbits.worker.trust import Trust
 from openbits.worker.upload import Upload
 
 _REPORT_S: Final = 0.25
@@ -93,14 +97,17 @@ class Transfer:
         self.challenges = Challenges(
             settings.implicit, Prover(tools.tickets, tools.reader), self.header_lines, uses_netrc=settings.uses_netrc
         )
-        self.departures = Departures(lambda: self.proxies, self.challenges)
         self.has_progressed = False
         self.meant_for = ""
         self.allowance = settings.max_download_bytes
         self._engine = engine
+        self._send = send
+        self.trust = self._make_trust()
+        self.departures = Departures(
+            lambda: self.proxies, self.challenges, None if self.trust.is_ordinary else self.trust
+        )
         self._is_apart = False
         """Whether no other transfer uses the engine."""
-        self._send = send
         self._is_congested = is_congested
         self._on_unexpected = on_unexpected
         self._on_ended = on_ended
@@ -129,6 +136,22 @@ class Transfer:
         self.proxies = Proxies(plan, self._on_proxy_chosen, means, dhcp_url=settings.proxy.dhcp_url)
         if plan is None:
             tools.reader.submit(lambda: make_plan(settings.proxy), self._on_proxies_read)
+
+    def _make_trust(self) -> Trust:
+        settings, tools = self.settings, self.tools
+        look_tools = LookTools(
+            loop=tools.loop,
+            reader=tools.reader,
+            crls=tools.crls,
+            ca_file=self._engine.ca_file,
+            connect_timeout_s=settings.connect_timeout_s,
+            make_client=self._make_client,
+            door=lambda: self.departures,
+            proxies=lambda: self.proxies,
+        )
+        return Trust(
+            settings.tls, look_tools, transfer=settings.transfer, is_strict=settings.strict_http, ask=self._send
+        )
 
     def _on_proxies_read(self, plan: Plan | OSError) -> None:
         assert isinstance(plan, Plan), "make_plan says itself what went wrong"
@@ -214,6 +237,10 @@ class Transfer:
             fetch.stop()
         self.tools.syncer.flush()
         self._end_if_over()
+
+    def certificate_judged(self, message: CertificateJudged) -> None:
+        """What a program thinks of a certificate that it was shown (4.6)."""
+        self.trust.judged(message)
 
     # --- files on their way ------------------------------------------------------------------
 
@@ -303,11 +330,13 @@ class Transfer:
             handle.release()
             self._advance()
 
-    def _make_lane(self) -> Lane:
-        client = Client(
+    def _make_client(self) -> Client:
+        return Client(
             self._engine, connect_timeout_s=self.settings.connect_timeout_s, on_unexpected=self._on_unexpected
         )
-        return Lane(client, self.tools.loop, self.settings.stall_timeout_s)
+
+    def _make_lane(self) -> Lane:
+        return Lane(self._make_client(), self.tools.loop, self.settings.stall_timeout_s)
 
     def _release_lane(self, fetch: Fetch) -> None:
         lane = self._lanes.pop(fetch, None)
@@ -327,6 +356,12 @@ class Transfer:
         self.tools.loop.post(self._end)
 
     def _end(self) -> None:
+        if self._failure is not None and self._failure[0].refused_url and self.settings.tls.certificate is None:
+            failure, index = self._failure
+            request = Request(url=failure.refused_url)
+            # Once: what comes back names no address.
+            self.trust.explain(request, replace(failure, refused_url=""), lambda why: self._explained(why, index))
+            return
         if self._report_timer is not None:
             self._report_timer.cancel()
         if self._handles is not None:
@@ -336,10 +371,11 @@ class Transfer:
             lane.close()
         if self._upload_lane is not None:
             self._upload_lane.close()
-        self.directories.close()
+        self.trust.close()
         self.challenges.close()
         if self._is_apart:
             self._engine.close_soon()
+        self.directories.close()
         self.proxies.close()
         transfer = self.settings.transfer
         if self._failure is None:
@@ -359,6 +395,10 @@ class Transfer:
                 )
             )
         self._on_ended(transfer)
+
+    def _explained(self, failure: Failure, index: int) -> None:
+        self._failure = failure, index
+        self._end()
 
     # --- what the files tell -----------------------------------------------------------------
 
