@@ -23,13 +23,14 @@ import openbits
 from openbits import BitsError, JobState
 from openbits.client import calls, certificates
 from openbits.client.discovery import Endpoint
+from openbits.client.events import Message
 from openbits.client.session import Session
 from openbits.client.validation import QuestionStream, request_of
 from openbits.errors import ErrorContext
 from support.accounts import TestAccount, file_of, needs_root, temporary_account
 from support.ca import Authority, Certified, bundle
 from support.daemon import Daemon, running_daemon, wait_until
-from support.tls_nginx import TlsNginx, running_tls_nginx
+from support.https_nginx import HttpsNginx, running_https_nginx
 
 pytestmark = needs_root
 
@@ -65,8 +66,8 @@ def daemon() -> Iterator[Daemon]:
 
 
 @pytest.fixture
-def server() -> Iterator[TlsNginx]:
-    with running_tls_nginx(OURS) as nginx:
+def server() -> Iterator[HttpsNginx]:
+    with running_https_nginx(OURS) as nginx:
         for name in ("one", "two"):
             (nginx.root / name).write_bytes(CONTENT)
         yield nginx
@@ -139,7 +140,7 @@ class Judge:
 
 
 def test_46_a_program_accepts_and_is_not_asked_again(
-    daemon: Daemon, alice: TestAccount, server: TlsNginx, target: Path
+    daemon: Daemon, alice: TestAccount, server: HttpsNginx, target: Path
 ) -> None:
     job = job_of(daemon, alice, (server.url("one"), target / "one"), (server.url("two"), target / "two"))
     judge = Judge()
@@ -163,7 +164,7 @@ def test_46_a_program_accepts_and_is_not_asked_again(
     ],
 )
 def test_46_a_refusal_is_a_transient_error_and_nothing_was_sent(
-    daemon: Daemon, alice: TestAccount, server: TlsNginx, target: Path, word: Any, error: str
+    daemon: Daemon, alice: TestAccount, server: HttpsNginx, target: Path, word: Any, error: str
 ) -> None:
     job = job_of(daemon, alice, (server.url("one"), target / "one"))
     judge = Judge(word)
@@ -183,7 +184,7 @@ def test_46_a_refusal_is_a_transient_error_and_nothing_was_sent(
 
 
 def test_46_the_system_judges_first_and_its_no_is_final(
-    daemon: Daemon, alice: TestAccount, server: TlsNginx, target: Path
+    daemon: Daemon, alice: TestAccount, server: HttpsNginx, target: Path
 ) -> None:
     server.show(Authority("stranger").issue())
     job = job_of(daemon, alice, (server.url("one"), target / "one"))
@@ -202,7 +203,7 @@ def test_46_the_system_judges_first_and_its_no_is_final(
 
 
 def test_46_another_certificate_of_the_same_server_is_another_question(
-    daemon: Daemon, alice: TestAccount, server: TlsNginx, target: Path
+    daemon: Daemon, alice: TestAccount, server: HttpsNginx, target: Path
 ) -> None:
     job = job_of(daemon, alice, (server.url("one"), target / "one"))
     judge = Judge()
@@ -220,7 +221,7 @@ def test_46_another_certificate_of_the_same_server_is_another_question(
     job.cancel()
 
 
-def test_46_the_example_pins(daemon: Daemon, alice: TestAccount, server: TlsNginx, target: Path) -> None:
+def test_46_the_example_pins(daemon: Daemon, alice: TestAccount, server: HttpsNginx, target: Path) -> None:
     pin = ":".join(f"{byte:02X}" for byte in bytes.fromhex(fingerprint(OURS)))
     with example(daemon, alice, "--pin", pin, server.url("one"), str(target / "one")) as process:
         out, err = process.communicate(timeout=WAIT_S)
@@ -252,7 +253,7 @@ def run_as(daemon: Daemon, account: TestAccount, program: str) -> subprocess.Pop
 
 
 def test_46_a_program_that_is_killed_is_missed_and_another_one_takes_the_job_up(
-    daemon: Daemon, alice: TestAccount, server: TlsNginx, target: Path
+    daemon: Daemon, alice: TestAccount, server: HttpsNginx, target: Path
 ) -> None:
     program = f"""
 import signal, openbits
@@ -289,7 +290,7 @@ def count(daemon: Daemon) -> int:
 
 
 def test_46_a_program_that_dies_over_a_question(
-    daemon: Daemon, alice: TestAccount, server: TlsNginx, target: Path
+    daemon: Daemon, alice: TestAccount, server: HttpsNginx, target: Path
 ) -> None:
     """SIGKILL while it thinks: the service sees it at once and waits no minute."""
     program = f"""
@@ -313,7 +314,7 @@ job.wait(timeout=60)
 
 
 def test_h12_after_a_restart_of_the_service_the_program_is_missing(
-    daemon: Daemon, alice: TestAccount, server: TlsNginx, target: Path
+    daemon: Daemon, alice: TestAccount, server: HttpsNginx, target: Path
 ) -> None:
     job = job_of(daemon, alice, (server.url("one"), target / "one"))
     job.set_server_certificate_validation_interface(Judge())
@@ -333,7 +334,7 @@ def test_h12_after_a_restart_of_the_service_the_program_is_missing(
 
 
 def test_h12_the_last_setter_wins_and_none_clears(
-    daemon: Daemon, alice: TestAccount, server: TlsNginx, target: Path
+    daemon: Daemon, alice: TestAccount, server: HttpsNginx, target: Path
 ) -> None:
     job = job_of(daemon, alice, (server.url("one"), target / "one"), (server.url("two"), target / "two"))
     first, second = Judge(), Judge(False)
@@ -350,7 +351,7 @@ def test_h12_the_last_setter_wins_and_none_clears(
     job.cancel()
 
 
-def test_h12_with_asyncio(daemon: Daemon, server: TlsNginx, tmp_path: Path) -> None:
+def test_h12_with_asyncio(daemon: Daemon, server: HttpsNginx, tmp_path: Path) -> None:
     """Root's own job; the callback is a coroutine function."""
     seen: list[str] = []
 
@@ -374,7 +375,7 @@ def test_h12_with_asyncio(daemon: Daemon, server: TlsNginx, tmp_path: Path) -> N
 
 
 def test_46_a_callback_that_hangs_blocks_nobody_else(
-    daemon: Daemon, alice: TestAccount, server: TlsNginx, target: Path
+    daemon: Daemon, alice: TestAccount, server: HttpsNginx, target: Path
 ) -> None:
     release, asked = threading.Event(), threading.Event()
 
@@ -400,7 +401,7 @@ def test_46_a_callback_that_hangs_blocks_nobody_else(
         job.cancel()
 
 
-def test_46_uploads_ask_too(daemon: Daemon, alice: TestAccount, server: TlsNginx) -> None:
+def test_46_uploads_ask_too(daemon: Daemon, alice: TestAccount, server: HttpsNginx) -> None:
     os.chmod(server.base, 0o755)
     source = file_of(alice, CONTENT)
     manager = as_alice(daemon, alice)
@@ -423,13 +424,14 @@ def test_46_uploads_ask_too(daemon: Daemon, alice: TestAccount, server: TlsNginx
 
 
 def test_46_only_the_program_that_was_asked_answers_and_once(
-    daemon: Daemon, alice: TestAccount, server: TlsNginx, target: Path
+    daemon: Daemon, alice: TestAccount, server: HttpsNginx, target: Path
 ) -> None:
     job = job_of(daemon, alice, (server.url("one"), target / "one"))
     session, root = job._session, Session(Endpoint(daemon.socket))
     identity = job._call_identity()
     connection = session.pool.open_stream(request_of(job.id), identity)
-    stream, messages = QuestionStream(), []
+    stream = QuestionStream()
+    messages: list[Message] = []
     while not messages or messages[-1].type != "question":
         connection.read_some(stream.reader, time.monotonic() + WAIT_S)
         messages += stream.take()

@@ -16,7 +16,7 @@ from openbits import BitsError, CertificateStoreLocation
 from support.accounts import TestAccount, needs_root, temporary_account
 from support.ca import CLIENT, Authority, Certified, bundle
 from support.daemon import Daemon, running_daemon
-from support.tls_nginx import TlsNginx, running_tls_nginx
+from support.https_nginx import HttpsNginx, running_https_nginx
 
 pytestmark = needs_root
 
@@ -47,8 +47,8 @@ def daemon() -> Iterator[Daemon]:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[TlsNginx]:
-    with running_tls_nginx(SERVER, clients_of=CLIENTS) as nginx:
+def server() -> Iterator[HttpsNginx]:
+    with running_https_nginx(SERVER, clients_of=CLIENTS) as nginx:
         (nginx.root / "secret").write_bytes(CONTENT)
         yield nginx
 
@@ -65,7 +65,7 @@ def put(account: TestAccount, certified: Certified, name: str, store: str = "MY"
 
 
 @pytest.fixture
-def job(daemon: Daemon, alice: TestAccount, server: TlsNginx) -> Iterator[str]:
+def job(daemon: Daemon, alice: TestAccount, server: HttpsNginx) -> Iterator[str]:
     """A job of alice's with one file, which stands still."""
     with tempfile.TemporaryDirectory() as directory:
         os.chmod(directory, 0o777)
@@ -93,7 +93,7 @@ def run(daemon: Daemon, alice: TestAccount, job: str) -> str:
     ],
 )
 def test_h1_h2_a_server_that_wants_one_gets_it(
-    daemon: Daemon, alice: TestAccount, server: TlsNginx, job: str, named: tuple[str, ...]
+    daemon: Daemon, alice: TestAccount, server: HttpsNginx, job: str, named: tuple[str, ...]
 ) -> None:
     daemon.bits("set-client-certificate", job, *named, account=alice, check=True)
     assert run(daemon, alice, job) == "TRANSFERRED"

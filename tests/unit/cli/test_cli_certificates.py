@@ -102,7 +102,7 @@ def test_h7_every_flag_of_bits_has_its_number() -> None:
         "BG_HTTP_REDIRECT_POLICY_DISALLOW": 0x200,
         "BG_HTTP_REDIRECT_POLICY_ALLOW_HTTPS_TO_HTTP": 0x800,
     }
-    assert SecurityFlags.BG_HTTP_REDIRECT_POLICY_MASK == 0x700
+    assert int(SecurityFlags.BG_HTTP_REDIRECT_POLICY_MASK) == 0x700
 
 
 def test_h10_j65_method_and_stored_credentials_are_set_like_properties() -> None:
