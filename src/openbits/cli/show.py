@@ -70,18 +70,22 @@ def list_jobs(context: Context, all_users: bool, history: bool, as_json: bool) -
 @click.command()
 @job_argument
 @click.option("--files", "with_files", is_flag=True, help="List all files of the job.")
+@click.option("--response-headers", is_flag=True, help="Print only what was answered last for each file.")
 @json_option
 @socket_option
 @pass_context
-def show(context: Context, job: str, with_files: bool, as_json: bool) -> None:
+def show(context: Context, job: str, with_files: bool, response_headers: bool, as_json: bool) -> None:
     """Show everything about a job: state, error, progress, times, properties, and what its server cannot do."""
     session = context.session()
     job_id = find_job(session, job)
     detail = session.perform(calls.job(job_id))
-    some_files = with_files or as_json or detail["files_total"] <= calls.PAGE_SIZE
+    some_files = with_files or as_json or response_headers or detail["files_total"] <= calls.PAGE_SIZE
     files: list[Json] = session.perform(calls.all_files(job_id)) if some_files else []
     if as_json:
         print_json({**detail, "files": files})
+        return
+    if response_headers:
+        say("\n".join(answer_lines(files)))
         return
     why = session.perform(calls.why(job_id))
     lines = [*job_lines(detail, str(why["sentence"])), *remark_lines(files)]
@@ -227,6 +231,18 @@ def file_lines(files: Sequence[Mapping[str, Any]]) -> list[str]:
         for file in files
     ]
     return text.table(("FILE", "STATE", "PROGRESS", "REMOTE NAME", "LOCAL NAME", "REMARKS"), rows)
+
+
+def answer_lines(files: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the header block of the last answer for each file (F10)."""
+    lines: list[str] = []
+    for file in files:
+        block = [safe(line) for line in file["response_headers"].splitlines() if line]
+        lines += [
+            f"{file['index']} {safe(file['remote_name'])}",
+            *(f"    {line}" for line in block or ["no answer yet"]),
+        ]
+    return lines
 
 
 def _file_state(file: Mapping[str, Any]) -> str:
