@@ -32,9 +32,13 @@ def main() -> int:
     for name in ("--config", "--state-dir", "--runtime-dir"):
         parser.add_argument(name, required=True)
     parser.add_argument("--listen-fd", type=int)
+    parser.add_argument("--key-fd", type=int, required=True)
+    parser.add_argument("--key-source", required=True)
     options = parser.parse_args()
     set_title("bitsd-service")
     privileges.become(*options.identity)
+    options.key = os.pread(options.key_fd, 100, 0).hex()
+    os.close(options.key_fd)
     return FakeService(options).run()
 
 

@@ -93,7 +93,7 @@ def running_vault() -> Iterator[Vault]:
                 self._answer(200, CONTENT)
             elif self.path == "/away":
                 self._answer(302, Location=vault.leads_to)
-            elif not vault.admits(self.headers):
+            elif not vault.admits(dict(self.headers.items())):
                 self._answer(401, b"no", WWW_Authenticate='Basic realm="vault"')
             elif self.path == "/slow":
                 self._slow()
@@ -102,7 +102,7 @@ def running_vault() -> Iterator[Vault]:
 
         def do_PUT(self) -> None:
             self.rfile.read(int(self.headers.get("Content-Length", "0")))
-            if vault.admits(self.headers):
+            if vault.admits(dict(self.headers.items())):
                 self._answer(201)
             else:
                 self._answer(401, b"no", WWW_Authenticate='Basic realm="vault"')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import glob
 import json
 import os
@@ -196,7 +197,7 @@ def test_j35_a_worker_that_is_killed_or_crashes_leaves_nothing(house: House) -> 
         assert processes_that_show(SHAPES) == []
         before = cores()
         os.kill(worker.pid, number)
-        wait_until(lambda pid=worker.pid: not os.path.exists(f"/proc/{pid}"), "the worker to end")
+        wait_until(functools.partial(is_gone, worker.pid), "the worker to end")
         assert cores() == before
     assert vault.is_slow.wait(30)
     vault.release.set()
@@ -204,6 +205,11 @@ def test_j35_a_worker_that_is_killed_or_crashes_leaves_nothing(house: House) -> 
     house.bits("complete", job)
     assert Path(house.alice.home, "a").read_bytes() == CONTENT
     assert_nothing_shows(house, job)
+
+
+def is_gone(pid: int) -> bool:
+    """Whether there is no such process."""
+    return not os.path.exists(f"/proc/{pid}")
 
 
 def cores() -> set[str]:
