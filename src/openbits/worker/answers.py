@@ -37,9 +37,14 @@ def status_failure(response: Response, url: str, reason: str = "", *, proxy: Pro
         context=ErrorContext.REMOTE_FILE,
         message=f"{who}: {error_code(name).text} for {_short(url)}: {why}",
         transient=is_transient,
-        refused_url=url if response.status in _MAY_WANT_CERTIFICATE and url[:6].lower() == "https:" else "",
+        refused_url=refused_url(response.status, url),
         retry_after_s=response.retry_after_s(now=dt.datetime.now(dt.UTC)) if response.status in (429, 503) else None,
     )
+
+
+def refused_url(status: int, url: str) -> str:
+    """The address, if an answer may mean that a client certificate is wanted."""
+    return url if status in _MAY_WANT_CERTIFICATE and url[:6].lower() == "https:" else ""
 
 
 def invalid_answer(url: str, clause: str) -> Failure:

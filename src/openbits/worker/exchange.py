@@ -14,7 +14,7 @@ from typing import Final, Protocol
 from openbits.core.http import Response, host_of
 from openbits.errors import ErrorContext
 from openbits.frames.worker import StartTransfer
-from openbits.worker.answers import invalid_answer
+from openbits.worker.answers import invalid_answer, refused_url
 from openbits.worker.asking import Body, Preparing, Request
 from openbits.worker.challenges import ASKED_BY
 from openbits.worker.departure import Departure, Departures
@@ -73,6 +73,8 @@ class Exchange:
         self._response: Response | None = None
         self.last_response: Response | None = None
         """The last answer of the server, whatever became of it (F10)."""
+        self.refused_url = ""
+        """See `Failure.refused_url`: of the last answer."""
         self._answer_patience_s = 0.0
         self._answer_due_at: float | None = None
         self._acknowledged_bytes = 0
@@ -215,6 +217,7 @@ class Exchange:
             follow_up()
         else:
             self._stop_reading()
+            self.refused_url = refused_url(response.status, self._bare().url)
             self._on_answer(response)
 
     def _lost(self, failure: Failure) -> None:

@@ -17,9 +17,12 @@ UNKNOWN_CA: Final = frozenset((2, 18, 19, 20, 21, 27))
 DATES: Final = frozenset((9, 10))
 _REVOKED: Final = 23
 _WRONG_USAGE: Final = frozenset((26, 28))
-_NAMES: Final = frozenset((62, 63, 64))
+_HOST_MISMATCH: Final = 62
+_NAMES: Final = frozenset((_HOST_MISMATCH, 63, 64))
+_OF_NAMES: Final = "subject name"
+"""What libcurl says when the certificate is for another name; it compares names itself."""
 _NO_REASON: Final = frozenset((0, 1))
-"""What OpenSSL says when the chain is in order and the name, which libcurl compares itself, is not."""
+"""What OpenSSL says when it has nothing to say against the chain."""
 
 _CA_CERTIFICATE_BAD: Final = 77
 _PEER_FAILED_VERIFICATION: Final = 60
@@ -58,7 +61,7 @@ def certificate_failure(verify_result: int, whose: str, detail: str = "") -> Fai
             return _fatal("ERROR_WINHTTP_SECURE_CERT_REVOKED", f"the certificate of {whose} has been revoked")
         case _ if verify_result in _WRONG_USAGE:
             name, what = "WRONG_USAGE", "was not issued for servers: ask whoever runs it"
-        case _ if verify_result in _NAMES | _NO_REASON:
+        case _ if verify_result in _NAMES:
             name, what = "CN_INVALID", "is for another name: check the address, or ask whoever runs it"
         case _:
             reason = detail or _reason(verify_result)
@@ -75,8 +78,15 @@ def secure_failure(code: int, detail: str, verify_result: int, whose: str, *, sh
     if failure is not None:
         return failure
     match code:
-        case _ if code == _PEER_FAILED_VERIFICATION:
+        case _ if code == _PEER_FAILED_VERIFICATION and verify_result not in _NO_REASON:
             return certificate_failure(verify_result, whose)
+        case _ if code == _PEER_FAILED_VERIFICATION and _OF_NAMES in detail:
+            return certificate_failure(_HOST_MISMATCH, whose)
+        case _ if code == _PEER_FAILED_VERIFICATION and shown:
+            # Nothing is said against the server: it is the server that failed us, by an alert of TLS 1.2.
+            return _not_accepted(whose, shown, "it has expired, or is not trusted there")
+        case _ if code == _PEER_FAILED_VERIFICATION:
+            return certificate_failure(verify_result, whose, detail)
         case _ if code == _OTHER_KEY:
             return Failure(
                 name="ERROR_WINHTTP_SECURE_CHANNEL_ERROR",
@@ -107,11 +117,15 @@ def alert_failure(detail: str, whose: str, *, shown: str = "") -> Failure | None
     if alert == _WANTS_CERTIFICATE and not shown:
         return certificate_needed(whose)
     if shown and (alert in _ABOUT_OUR_CERTIFICATE or alert == _WANTS_CERTIFICATE):
-        return _fatal(
-            "BG_E_HTTP_ERROR_403",
-            f"{whose} does not accept the client certificate {shown} ({alert}): present one that it accepts",
-        )
+        return _not_accepted(whose, shown, alert)
     return None
+
+
+def _not_accepted(whose: str, shown: str, why: str) -> Failure:
+    return _fatal(
+        "BG_E_HTTP_ERROR_403",
+        f"{whose} does not accept the client certificate {shown} ({why}): present one that it accepts",
+    )
 
 
 def certificate_needed(whose: str) -> Failure:

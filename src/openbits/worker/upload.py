@@ -219,7 +219,7 @@ class Upload:
             case FetchReply():
                 self._fetch_reply(effect.url)
             case TakeUp():
-                failure = _failure_of(effect.failure)
+                failure = self._failure_of(effect.failure)
                 if self._broken is not None:
                     # What the connection says is more exact; when it is worth another try, only the protocol knows.
                     failure = replace(self._broken, retry_within_s=failure.retry_within_s)
@@ -227,7 +227,7 @@ class Upload:
             case Finished():
                 self._finish()
             case Failed():
-                self._refused(_failure_of(effect.failure))
+                self._refused(self._failure_of(effect.failure))
             case _:
                 assert_never(effect)
 
@@ -431,18 +431,18 @@ class Upload:
             self.source.close()
             self.source = None
 
+    def _failure_of(self, failure: ConversationFailure) -> Failure:
+        return Failure(
+            name=failure.name,
+            context=ErrorContext(failure.context),
+            message=failure.message,
+            transient=failure.transient,
+            retry_after_s=failure.retry_after_s,
+            retry_within_s=failure.retry_within_s,
+            refused_url=self._exchange.refused_url,
+        )
+
 
 def wire_host(url: str) -> str:
     """The URL with its host in ASCII: libcurl takes no other."""
     return url if url.isascii() else request_url(url)
-
-
-def _failure_of(failure: ConversationFailure) -> Failure:
-    return Failure(
-        name=failure.name,
-        context=ErrorContext(failure.context),
-        message=failure.message,
-        transient=failure.transient,
-        retry_after_s=failure.retry_after_s,
-        retry_within_s=failure.retry_within_s,
-    )

@@ -250,7 +250,7 @@ def test_errors_behind_the_proxy_are_not_its_own(code: int, changes: dict[str, A
         (35, 1, "ERROR_WINHTTP_SECURE_CHANNEL_ERROR"),
         (60, 20, "ERROR_WINHTTP_SECURE_INVALID_CA"),
         (60, 10, "ERROR_WINHTTP_SECURE_CERT_DATE_INVALID"),
-        (60, 1, "ERROR_WINHTTP_SECURE_CERT_CN_INVALID"),
+        (60, 62, "ERROR_WINHTTP_SECURE_CERT_CN_INVALID"),
     ],
 )
 def test_a_proxy_with_a_wrong_certificate_is_not_passed_over(code: int, result: int, name: str) -> None:

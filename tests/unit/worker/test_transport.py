@@ -17,7 +17,14 @@ from openbits.worker.transport import map_error
         (7, "", errno.ECONNREFUSED, False, "ERROR_WINHTTP_CANNOT_CONNECT", True),
         (28, "", 0, False, "ERROR_WINHTTP_CANNOT_CONNECT", True),
         (28, "", 0, True, "ERROR_WINHTTP_TIMEOUT", True),
-        (60, "no alternative name matches", 0, False, "ERROR_WINHTTP_SECURE_CERT_CN_INVALID", False),
+        (
+            60,
+            "no alternative certificate subject name matches",
+            0,
+            False,
+            "ERROR_WINHTTP_SECURE_CERT_CN_INVALID",
+            False,
+        ),
         (35, "wrong version number", 0, False, "ERROR_WINHTTP_SECURE_CHANNEL_ERROR", False),
         (35, "ssl/tls alert handshake failure", 0, False, "ERROR_WINHTTP_SECURE_CHANNEL_ERROR", False),
         (77, "error adding trust anchors", 0, False, "ERROR_WINHTTP_SECURE_FAILURE", False),
@@ -65,6 +72,20 @@ def test_i13_what_is_wrong_with_a_certificate_goes_by_openssls_number(result: in
     )
     assert (failure.name, failure.transient) == (name, False)
     assert "h.example" in failure.message
+
+
+def test_h2_an_alert_of_which_libcurl_tells_only_that_there_was_one() -> None:
+    failure = map_error(
+        60,
+        "SSL certificate verification failed",
+        host="h",
+        os_errno=0,
+        is_connected=False,
+        connect_timeout_s=9,
+        verify_result=1,
+        shown="CN=alice",
+    )
+    assert (failure.name, failure.transient) == ("BG_E_HTTP_ERROR_403", False)
 
 
 @pytest.mark.parametrize("alert", ["tlsv1 alert unknown ca, errno 0", "ssl/tls alert bad certificate"])
