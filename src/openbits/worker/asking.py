@@ -98,6 +98,8 @@ class Request:
     """`name:password` as the file's URL had it, percent-encoded: it is never sent unless the server asks."""
     connection: int = 0
     """Where not 0: over no connection but those of requests with the same number, and by HTTP/1.1."""
+    digs: bool = False
+    """Whether the proxy wants a handshake before it makes a tunnel, or has had one on the tunnel that there is."""
     belief: Belief = BELIEF
     probe: Probe = Probe.NO
     """A client that has probed does nothing else any more."""

@@ -76,6 +76,12 @@ class Answers:
         return any(proof.is_greeting for proof in self.proofs.values())
 
     @property
+    def shakes_hands_with_proxy(self) -> bool:
+        """Whether it is by a handshake that the proxy learns who asks, or has learned it."""
+        proof = self.proofs.get(AuthTarget.PROXY)
+        return proof is not None and proof.attempt.is_handshake
+
+    @property
     def goes_on(self) -> bool:
         """Whether the request has to go over the connection of the one before it."""
         return any(proof.goes_on for proof in self.proofs.values())

@@ -8,6 +8,8 @@ aborted.  libcurl's errors become Failures here and nowhere else.
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
@@ -34,6 +36,7 @@ from openbits.worker.proxyerrors import Attempt, map_proxy_error
 from openbits.worker.takeover import take_socket
 from openbits.worker.tcpinfo import Outflow, outflow
 from openbits.worker.transport import map_error
+from openbits.worker.tunnel import Digger, Outcome, place_of
 
 _UPLOAD_BUFFER_BYTES: Final = 512 * 1024
 """What libcurl asks for at once; more brings nothing, 64 KiB cost half as much again."""
@@ -59,6 +62,12 @@ class Client:
         self._shared = self._engine = engine
         self._own: tuple[int, Engine] | None = None
         """The engine of requests whose connection is nobody else's, and the number that they have."""
+        self._digger: Digger | None = None
+        self._tunnel_fd = -1
+        """A tunnel that was dug for the request."""
+        self._asked_last: Response | None = None
+        """What the proxy asked for last before it made a tunnel."""
+        self._lacks_tunnel = False
         self._on_unexpected = on_unexpected
         self._connect_timeout_s = connect_timeout_s
         self._lines: list[bytes] = []
@@ -89,6 +98,8 @@ class Client:
         self._proxy: Proxy | None = None
         self._has_target = False
         self._is_tunnelled = self._has_dug = False
+        self._place = ""
+        """Where all connections lead to, if they are tunnels that were dug before."""
         self._belief = BELIEF
         self._is_special = False
 
@@ -112,7 +123,81 @@ class Client:
             self._believe(request.belief)
         if request.connection or self._own is not None:
             self._engine = self._engine_for(request.connection)
+        if request.digs and request.proxy_headers:
+            self._dig(request, handler)
+        else:
+            self._send(request, handler)
+
+    def _dig(self, request: Request, handler: Handler) -> None:
+        """Ask for the tunnel first: the request itself follows when the proxy has made it."""
+        self._request, self._handler = request, handler
+        self._body = self._response = self._failure = None
+        if self._digger is None:
+            self._digger = Digger(self._shared, connect_timeout_s=self._connect_timeout_s)
+        self._digger.dig(request, self._on_dug)
+
+    def _on_dug(self, outcome: Outcome) -> None:
+        request, handler = self._request, self._handler
+        assert request is not None
+        assert handler is not None
+        self._handler = None
+        if isinstance(outcome, int):
+            self._fill_in()
+            self._tunnel_fd = outcome
+            self._send(request, handler)
+            return
+        if isinstance(outcome, Failure):
+            self._fill_in()
+            handler.on_end(outcome)
+            return
+        self._answer_for_proxy(outcome, handler)
+
+    def _answer_for_proxy(self, answer: Response, handler: Handler) -> None:
+        """Not the server's header block: nobody is to be shown it as that."""
+        self._asked_last = self._response = replace(answer, raw=b"")
+        self._handler = handler
+        self._ask_handler(self._response)
+        self._handler = None
+        handler.on_end(self._failure)
+
+    def _fill_in(self) -> None:
+        """There is a tunnel, or there will be none: the connection to the proxy is of no use any more."""
+        if self._digger is not None:
+            self._digger.close()
+            self._digger = None
+
+    def _on_socket_wanted(self, _purpose: int, _address: object) -> socket.socket | int:
+        """libcurl would make a connection: it gets the tunnel, once."""
+        fd, self._tunnel_fd = self._tunnel_fd, -1
+        if fd < 0:
+            self._lacks_tunnel = True
+            return int(pycurl.SOCKET_BAD)
+        # pycurl keeps a duplicate.
+        return socket.socket(fileno=fd)
+
+    def _set_tunnel(self, place: str) -> None:
+        """Let all connections to a place be tunnels that were dug before; without a place, none."""
         curl = self._curl
+        if place:
+            # Nobody looks the server's name up here: that is for the proxy to do.
+            curl.setopt(pycurl.CONNECT_TO, [f"{place}:127.0.0.1:9"])
+            curl.setopt(pycurl.OPENSOCKETFUNCTION, self._on_socket_wanted)
+            curl.setopt(pycurl.SOCKOPTFUNCTION, lambda _fd, _purpose: int(pycurl.SOCKOPT_ALREADY_CONNECTED))
+        elif self._place:
+            curl.setopt(pycurl.CONNECT_TO, [])
+            curl.setopt(pycurl.OPENSOCKETFUNCTION, None)
+            curl.setopt(pycurl.SOCKOPTFUNCTION, None)
+            self._is_tunnelled = False
+        self._place = place
+
+    def _send(self, request: Request, handler: Handler) -> None:
+        curl = self._curl
+        place = place_of(request.url) if request.digs else ""
+        if place or self._place:
+            self._set_tunnel(place)
+        self._lacks_tunnel = False
+        proxy = None if request.digs else request.proxy
+        is_tunnelled = request.is_tunnelled and not request.digs
         url = wire_url(request.url)
         curl.setopt(pycurl.URL, url)
         if self._has_target or has_odd_escapes(url):
@@ -131,11 +216,11 @@ class Client:
         if request.proxy_headers != self._proxy_headers:
             curl.setopt(pycurl.PROXYHEADER, [line.encode("utf-8", "surrogateescape") for line in request.proxy_headers])
             self._proxy_headers = request.proxy_headers
-        if request.proxy != self._proxy:
-            curl.setopt(pycurl.PROXY, _as_curl_has_it(request.proxy) if request.proxy is not None else "")
-            self._proxy = request.proxy
-        if request.is_tunnelled is not self._is_tunnelled:
-            self._is_tunnelled = request.is_tunnelled
+        if proxy != self._proxy:
+            curl.setopt(pycurl.PROXY, _as_curl_has_it(proxy) if proxy is not None else "")
+            self._proxy = proxy
+        if is_tunnelled is not self._is_tunnelled:
+            self._is_tunnelled = is_tunnelled
             show_tunnels(curl, are_shown=self._is_tunnelled)
             curl.setopt(pycurl.SOCKOPTFUNCTION, self._on_socket_made if self._is_tunnelled else None)
         self._has_dug = False
@@ -251,6 +336,9 @@ class Client:
         """Drop the request, if there is one; the handler hears nothing more."""
         if self._handler is not None:
             self._handler = None
+            if self._digger is not None:
+                self._fill_in()
+                return
             self._engine.remove(self._curl)
             if self._taken_fd is not None:
                 self._engine.restore_watch(self._taken_fd)
@@ -259,6 +347,10 @@ class Client:
     def close(self) -> None:
         """Drop the request and the handle."""
         self.abort()
+        self._fill_in()
+        if self._tunnel_fd >= 0:
+            os.close(self._tunnel_fd)
+            self._tunnel_fd = -1
         self._curl.close()
         self._give_up_own()
 
@@ -277,6 +369,9 @@ class Client:
         if error is not None and request.method and self._response is None and self._failure is None:
             # Who refuses a body need not read it: the answer may be whole although the connection broke.
             self._read_header()
+        if self._lacks_tunnel and error is not None:
+            self._ask_for_tunnel(handler)
+            return
         if error is not None and request.is_tunnelled and self._is_challenged_by_proxy():
             # To whoever asked it is a challenge like that of a proxy which sees the request itself.
             error = None
@@ -288,6 +383,13 @@ class Client:
         self._engine.remove(self._curl)
         handler.on_end(failure)
 
+    def _ask_for_tunnel(self, handler: Handler) -> None:
+        """The tunnel that there was is gone: it takes another handshake to get one."""
+        self._engine.remove(self._curl)
+        answer = self._asked_last
+        assert answer is not None, "who digs was asked before"
+        self._answer_for_proxy(answer, handler)
+
     def _is_challenged_by_proxy(self) -> bool:
         """Whether the proxy has asked who we are before it makes a tunnel; then the handler knows now."""
         if self._response is not None or self._curl.getinfo(pycurl.HTTP_CONNECTCODE) != 407:
@@ -298,8 +400,7 @@ class Client:
             return False
         if answer is None or answer.status != 407 or sum(map(len, self._lines)) > _HEADER_LIMIT:
             return False
-        # Not the server's header block: nobody is to be shown it as that.
-        self._response = replace(answer, raw=b"")
+        self._asked_last = self._response = replace(answer, raw=b"")
         self._ask_handler(self._response)
         return True
 

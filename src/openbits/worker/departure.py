@@ -147,6 +147,7 @@ def _proving(bare: Request, answers: Answers) -> Departure:
         headers=bare.headers + answers.lines(AuthTarget.SERVER),
         proxy_headers=bare.proxy_headers + answers.lines(AuthTarget.PROXY),
         connection=answers.connection,
+        digs=bare.is_tunnelled and answers.shakes_hands_with_proxy,
         # What opens a handshake is refused whatever comes along with it.
         outgoing=None if answers.is_greeting else bare.outgoing,
         fresh=bare.fresh and not answers.goes_on,
