@@ -94,8 +94,8 @@ def _is_path(value: object) -> bool:
 
 
 def _url_of(options: object) -> str:
-    """The option's text; some servers end it with a NUL, and with an empty one others say that there are no proxies."""
+    """The option's text; with an empty one, or a line's end, servers say that there are no proxies."""
     value = options.get("wpad") if isinstance(options, dict) else None
     if not isinstance(value, str):
         return ""
-    return value.replace("\0", " ").strip()[:LONGEST_URL]
+    return value.strip()[:LONGEST_URL]

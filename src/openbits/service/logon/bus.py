@@ -65,14 +65,23 @@ class Connection:
         on_closed: Callable[[str], None],
     ) -> Connection:
         """Connect to the bus at `address`. Raises BusGone; its `__cause__` tells a missing socket from a refusal."""
+        bus: MessageBus | None = None
+        is_connected = False
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                bus = await MessageBus(bus_address=address).connect()
+                bus = MessageBus(bus_address=address)
+                await bus.connect()
+            is_connected = True
         except TimeoutError as error:
             raise BusGone("it does not answer") from error
         except Exception as error:  # the library lets through whatever a broken bus makes it stumble over
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             raise BusGone(reason or type(error).__name__) from error
+        finally:
+            if bus is not None and not is_connected:
+                # Otherwise its socket would stay for as long as the other side does.
+                with contextlib.suppress(Exception):
+                    bus.disconnect()
         return cls(bus, tasks=tasks, on_signal=on_signal, on_closed=on_closed)
 
     def ended(self, otherwise: str = "") -> str:
