@@ -32,6 +32,9 @@ def seal_old(job: Job, event: SealOld) -> Step:
         for index, remote_name, sealed in event.files
     }
     job = with_files(replace(job, sealed_headers=event.headers), files)
+    if job.is_upload and files:
+        # It may quote the address as it was, and belongs to that: the upload begins anew.
+        job = replace(job, upload_memory="")
     changed = tuple(files)
     if job.state.is_final and job.cancel_until is None:
         job, _ = wiped(job)

@@ -117,6 +117,15 @@ def test_seal_old_of_a_job_that_has_ended_throws_it_away() -> None:
     assert made.changed_files == (0,)
 
 
+def test_seal_old_of_an_upload_forgets_a_session_whose_address_had_a_password_in_it() -> None:
+    old = a_file(0, remote_name="http://u:p@origin.example/in")
+    job = job_in(JobState.SUSPENDED, old, type=JobType.UPLOAD, upload_memory="http://u:p@origin.example/session")
+    made = step(job, SealOld(headers="", files=((0, "http://origin.example/in", "v1:u"),)))
+    assert made.job.upload_memory == ""
+    kept = step(replace(job, files=(a_file(0),)), SealOld(headers="v1:h"))
+    assert kept.job.upload_memory == job.upload_memory
+
+
 def test_f4_a_new_name_without_user_takes_the_old_one_away() -> None:
     job = job_in(JobState.SUSPENDED, a_file(0, sealed_userinfo="v1:name"), a_file(1, sealed_userinfo="v1:other"))
     names = ((0, "http://other.example/"), (1, "http://origin.example/x"))

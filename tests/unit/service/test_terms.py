@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 from typing import Any, cast
 
+import pytest
+
 from openbits.core.accounts import AccountRules
-from openbits.core.model import AccountKind, Identity, Job, Owner
+from openbits.core.model import AccountKind, CredentialSlot, Identity, Job, Owner, SealedCredential
 from openbits.frames.network import ImplicitSpec, ProxySpec
+from openbits.frames.worker import SERVICE_TO_WORKER
 from openbits.service.credentials import ImplicitCredentials
 from openbits.service.proxies import AccountProxies
-from openbits.service.secrets import Secrets
-from openbits.service.terms import Terms
+from openbits.service.sealing import sealed_credential
+from openbits.service.secrets import Secrets, headers_place, userinfo_place
+from openbits.service.terms import PART_CHARACTERS, Credential, Terms
 from openbits.service.worker import Worker
-from support.jobs import a_file, a_job
+from support.jobs import ALICE, BOB, a_file, a_job, fetched
 
 
 class Asked:
@@ -30,7 +34,7 @@ class Asked:
 class ProxiesAsked(Asked):
     """The same for proxies."""
 
-    def spec(self, _job: Job, account: Owner) -> ProxySpec:  # type: ignore[override] # as AccountProxies has it
+    async def spec(self, _job: Job, account: Owner) -> ProxySpec:  # type: ignore[override] # as AccountProxies has it
         self.kinds.append(account.kind)
         return ProxySpec()
 
@@ -54,3 +58,47 @@ def test_an_account_that_may_not_speak_for_the_computer_any_more_does_not_by_its
     rules = AccountRules()
     prepare()
     assert implicit.kinds == proxies.kinds == [AccountKind.NETWORK_SERVICE, AccountKind.LOCAL_SERVICE]
+
+
+def test_what_the_owner_entrusted_goes_along_whoever_speaks_and_his_netrc_does_not() -> None:
+    """T3: with a helper token of NETWORK, another account's worker speaks to the network."""
+    secrets = Secrets(bytes(32), "a test")
+    slot = CredentialSlot("server", "basic")
+    job = a_job(
+        a_file(0),
+        a_file(1, sealed_userinfo=secrets.seal("u:url secret", userinfo_place(a_job().id, 1))),
+        fetched(2, sealed_userinfo="what is over is not even opened"),
+        settings={"use_netrc": True},
+        sealed_headers=secrets.seal("X: header secret\r\n", headers_place(a_job().id)),
+        explicit_credentials=(
+            SealedCredential(slot=slot, sealed=sealed_credential(secrets, a_job().id, slot, "alice", "the secret")),
+        ),
+    )
+    terms = Terms(
+        implicit=cast("ImplicitCredentials", Asked()),
+        proxies=cast("AccountProxies", ProxiesAsked()),
+        secrets=secrets,
+        rules=AccountRules,
+    )
+    worker: Any = None
+    for account, is_owner in ((ALICE, True), (BOB, False)):
+        made = asyncio.run(terms.prepare(job, account, worker))
+        assert made.uses_netrc is is_owner
+        assert made.headers == "X: header secret\r\n"
+        assert dict(made.userinfo) == {1: "u:url secret"}
+        assert (made.userinfo_of(0), made.userinfo_of(1)) == ("", "u:url secret")
+        [credential] = made.credentials
+        assert (credential.slot, credential.user_name, credential.password) == (slot, "alice", "the secret")
+        assert "secret" not in repr(made)
+        assert "alice" not in repr(credential)
+
+
+@pytest.mark.parametrize("length", [0, 1, PART_CHARACTERS - 1, PART_CHARACTERS, PART_CHARACTERS + 1, 65_536])
+@pytest.mark.parametrize("letter", ["a", "€", "😀"])
+def test_j35_every_part_of_a_long_password_fits_into_a_frame(length: int, letter: str) -> None:
+    credential = Credential(slot=CredentialSlot("proxy", "ntlm"), user_name=letter * 300, password=letter * length)
+    frames = list(credential.frames(7))
+    assert "".join(frame.password for frame in frames) == letter * length
+    assert [frame.last for frame in frames] == [False] * (len(frames) - 1) + [True]
+    for frame in frames:
+        assert SERVICE_TO_WORKER.decode(SERVICE_TO_WORKER.encode(frame)) == frame
