@@ -23,21 +23,20 @@ from openbits.core.events import (
     StopRun,
 )
 from openbits.core.lifecycle import LOG_OFF_PATIENCE_S, deadline
-from openbits.core.model import AccountKind, Caller, Job, JobState
+from openbits.core.model import AccountKind, Job, JobState
 from openbits.core.schedule import Limits
 from openbits.errors import BitsError
 from openbits.frames.channel import Channel
-from openbits.service.calls import CheckResult
 from openbits.service.certificates import CertificateCalls
 from openbits.service.clock import SteadyClock
 from openbits.service.configuration import Configuration, account_rules
 from openbits.service.credentials import CredentialCalls, ImplicitCredentials
 from openbits.service.deadlines import Deadlines
 from openbits.service.dispatcher import Dispatcher
-from openbits.service.evaluators import evaluation_health
 from openbits.service.farewells import Farewells
 from openbits.service.feed import Feed
 from openbits.service.headers import HeaderCalls
+from openbits.service.health import Health
 from openbits.service.helpertokens import HelperTokens
 from openbits.service.intake import Intake
 from openbits.service.ledger import RETRY_FULL_STORE_S, Committed, Ledger
@@ -192,7 +191,18 @@ class Runtime:
                 feed=self.feed,
                 store=self._store,
                 secrets=secrets,
-                health=self.health,
+                health=Health(
+                    configuration=lambda: self.configuration,
+                    state_directory=state_directory,
+                    store_report=self.store_report,
+                    jobs=self.ledger.jobs.values,
+                    logon=self.logon,
+                    has_network=lambda: self._network.has_network,
+                    administrators_gid=self.administrators_gid,
+                    pool=self.pool,
+                    tickets=self.tickets,
+                    terms=self.terms,
+                ),
                 background_running=lambda: self.dispatcher.background_running,
                 statistics=self.statistics,
             )
@@ -467,57 +477,6 @@ class Runtime:
             **self.tokens.statistics(),
             **self.validators.statistics(),
         }
-
-    def health(self, caller: Caller) -> list[CheckResult]:
-        """What the service thinks of its own health."""
-        connected = self._network.has_network
-        checks = [
-            CheckResult(
-                name="store",
-                ok=self.store_report.set_aside is None,
-                message=f"in {self._state_directory}, {len(self.ledger.jobs)} jobs"
-                if self.store_report.set_aside is None
-                else f"the old store was damaged and was set aside as {self.store_report.set_aside}",
-            ),
-            CheckResult(
-                name="log-on",
-                ok=not self.logon.problem,
-                message=self.logon.health(),
-            ),
-            CheckResult(
-                name="network",
-                ok=connected,
-                message="there is a route out of this machine"
-                if connected
-                else "there is no route out of this machine",
-            ),
-        ]
-        is_well, text = evaluation_health()
-        checks.append(CheckResult(name="proxy scripts", ok=is_well, message=text))
-        free = os.statvfs(self._state_directory)
-        free_bytes = free.f_bavail * free.f_frsize
-        checks.append(
-            CheckResult(
-                name="state disk",
-                ok=free_bytes > 32 * 2**20,
-                message=f"{free_bytes // 2**20} MiB free for the job store",
-            )
-        )
-        if caller.is_administrator:
-            gid = self.administrators_gid()
-            group = self.configuration.accounts.administrators_group
-            text = f"uid 0 and members of {group}" if gid is not None else f"uid 0 only: there is no group {group}"
-            checks.append(CheckResult(name="administrators", ok=True, message=text))
-            is_well, text = self.tickets.health()
-            checks.append(CheckResult(name="computer's credentials", ok=is_well, message=text))
-            is_well, text = self.terms.health(self.ledger.jobs.values())
-            checks.append(CheckResult(name="stored credentials", ok=is_well, message=text))
-            checks.append(
-                CheckResult(
-                    name="workers", ok=True, message=f"{len(self.pool)} alive, {self.pool.started} started in all"
-                )
-            )
-        return checks
 
 
 def _scrub(store: JobStore) -> None:
