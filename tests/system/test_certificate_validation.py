@@ -333,6 +333,22 @@ def test_h12_after_a_restart_of_the_service_the_program_is_missing(
     job.cancel()
 
 
+def test_h12_the_service_ends_without_waiting_for_programs(
+    daemon: Daemon, alice: TestAccount, server: HttpsNginx, target: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = job_of(daemon, alice, (server.url("one"), target / "one"))
+    with caplog.at_level("WARNING", "openbits.client"):
+        job.set_server_certificate_validation_interface(Judge())
+        began = time.monotonic()
+        assert daemon.stop() == 0
+        assert time.monotonic() - began < 2.5
+        wait_until(
+            lambda: f"nobody checks servers' certificates for job {job.id}" in caplog.text, "the program to know"
+        )
+    daemon.start()
+    job.cancel()
+
+
 def test_h12_the_last_setter_wins_and_none_clears(
     daemon: Daemon, alice: TestAccount, server: HttpsNginx, target: Path
 ) -> None:

@@ -71,8 +71,8 @@ class CertificateHandlers(HandlerBase):
                 await response.write(b":\n\n")
                 continue
             if question is None:
-                reason = registration.reason or "ended"
-                await response.write(event("over", ValidationOver(reason=reason)))
+                if registration.reason is not None:
+                    await response.write(event("over", ValidationOver(reason=registration.reason)))
                 return
             await response.write(event("question", _question_out(registration.job_id, question)))
 

@@ -118,6 +118,7 @@ async def _serve(options: argparse.Namespace, channel: Channel) -> int:
     log.info("action=stop")
     # Streams would go on for ever, and the server waits for what it has begun to answer.
     runtime.feed.close()
+    runtime.validators.close()
     await server.close()
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(STOP_TIMEOUT_S):

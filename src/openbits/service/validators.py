@@ -94,7 +94,7 @@ class Registration:
     questions: asyncio.Queue[Question | None] = field(default_factory=asyncio.Queue)
     over: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     reason: Reason | None = None
-    """Why it is over, for the program; None when it went itself."""
+    """Why it is over, for the program; None when it went itself, or the service goes."""
     waiting: int = 0
 
     async def next_question(self) -> Question | None:
@@ -176,6 +176,11 @@ class Validators:
         if error and not is_failure(error):
             raise BitsError("E_INVALIDARG", f"{ascii(error)[:80]} is not the name of an error")
         asked.answer.set_result(Verdict(error=error, message=message) if error else ACCEPTED)
+
+    def close(self) -> None:
+        """Let all programs go: the service ends, and remembers none of them."""
+        for program in list(self._registered.values()):
+            self.leave(program)
 
     async def _set(self, caller: Caller, job_id: str, *, asks: bool) -> tuple[Job, int]:
         def change(draft: Draft) -> tuple[Job, int]:
