@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
 from openbits.core.events import ChangeCredentials
-from openbits.core.http import Response, is_same_origin
+from openbits.core.http import is_same_origin
 from openbits.core.model import AccountKind, AuthScheme, AuthTarget, CredentialSlot, Job, SealedCredential
 from openbits.core.ownership import IMPLICIT_SCHEMES, allows_implicit
 from openbits.errors import BitsError
@@ -25,8 +24,6 @@ PASSWORD_LIMIT: Final = 65_536
 _NOT_FOR_CREDENTIALS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 ALWAYS: Final = frozenset({0, 1})
 """Values of use_lm_compat under which no job needs to allow anything (I11)."""
-_CHALLENGE_FIELDS: Final = {AuthTarget.SERVER: "www-authenticate", AuthTarget.PROXY: "proxy-authenticate"}
-_CHALLENGES: Final = {401: AuthTarget.SERVER, 407: AuthTarget.PROXY}
 
 
 class SpeaksAs(enum.Enum):
@@ -54,11 +51,13 @@ class ImplicitTerms:
     speaks_as: SpeaksAs
 
 
-def implicit_terms(slots: frozenset[CredentialSlot], kind: AccountKind, *, use_lm_compat: int) -> ImplicitTerms:
+def implicit_terms(
+    slots: frozenset[CredentialSlot], kind: AccountKind, *, use_lm_compat: int, stored_for: str = ""
+) -> ImplicitTerms:
     """Decide for a job that allows `slots` and whose network side is an account of this kind (I4, I10, I11).
 
     Only Negotiate is spoken here; a job that allows NTLM allows the account's credentials, and Negotiate is how
-    this system proves them.
+    this system proves them. `stored_for` is the target for which the job allows them besides (J65): that alone.
     """
     speaks_as = SPEAKS_AS[kind]
     if speaks_as is SpeaksAs.NOBODY:
@@ -66,7 +65,7 @@ def implicit_terms(slots: frozenset[CredentialSlot], kind: AccountKind, *, use_l
     is_free = use_lm_compat in ALWAYS
     return ImplicitTerms(
         server=is_free or allows_implicit(slots, AuthTarget.SERVER.value),
-        proxy=is_free or allows_implicit(slots, AuthTarget.PROXY.value),
+        proxy=is_free or stored_for == AuthTarget.PROXY.value or allows_implicit(slots, AuthTarget.PROXY.value),
         speaks_as=speaks_as,
     )
 
@@ -138,21 +137,6 @@ def change_credentials(
 
 
 # --- challenges --------------------------------------------------------------------------------------
-
-
-def challenged_by(response: Response) -> AuthTarget | None:
-    """Who asks with this answer for credentials by Negotiate, if somebody does."""
-    target = _CHALLENGES.get(response.status)
-    if target is None or not _offers_negotiate(response.fields.get(_CHALLENGE_FIELDS[target], ())):
-        return None
-    return target
-
-
-def _offers_negotiate(values: Iterable[str]) -> bool:
-    # Several challenges may stand in one field. A word after a comma can be a parameter of the challenge
-    # before it too, but then an equals sign follows.
-    words = (part.split() for value in values for part in value.split(","))
-    return any(word and word[0].lower() == "negotiate" for word in words)
 
 
 def may_answer(first_url: str, url: str) -> bool:

@@ -80,7 +80,10 @@ class ImplicitCredentials:
         Without tickets the job runs all the same, and says why if a server wants them. Raises WorkerGone.
         """
         terms = implicit_terms(
-            job.implicit_credentials, account.kind, use_lm_compat=self._configuration().use_lm_compat
+            job.implicit_credentials,
+            account.kind,
+            use_lm_compat=self._configuration().use_lm_compat,
+            stored_for=job.settings.use_stored_credentials,
         )
         is_computer = terms.speaks_as is SpeaksAs.COMPUTER
         trouble = ""

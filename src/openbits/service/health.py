@@ -12,6 +12,7 @@ from openbits.service.calls import CheckResult
 from openbits.service.configuration import Configuration
 from openbits.service.evaluators import evaluation_health
 from openbits.service.logon.logon import Logon
+from openbits.service.schemes import scheme_health
 from openbits.service.terms import Terms
 from openbits.service.tickets import MachineTickets
 from openbits.service.workers import WorkerPool
@@ -54,6 +55,8 @@ class Health:
         yield CheckResult(name="network", ok=connected, message=text)
         is_well, text = evaluation_health()
         yield CheckResult(name="proxy scripts", ok=is_well, message=text)
+        is_well, text = scheme_health()
+        yield CheckResult(name="authentication", ok=is_well, message=text)
         free = os.statvfs(self.state_directory)
         free_bytes = free.f_bavail * free.f_frsize
         text = f"{free_bytes // 2**20} MiB free for the job store"

@@ -100,6 +100,8 @@ class Request:
     """Where not 0: over no connection but those of requests with the same number, and by HTTP/1.1."""
     digs: bool = False
     """Whether the proxy wants a handshake before it makes a tunnel, or has had one on the tunnel that there is."""
+    proxy_login: tuple[str, str] | None = field(default=None, repr=False)
+    """User name and password for a SOCKS proxy, which is told them before anything else."""
     belief: Belief = BELIEF
     probe: Probe = Probe.NO
     """A client that has probed does nothing else any more."""

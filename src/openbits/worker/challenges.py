@@ -195,9 +195,10 @@ class Challenges:
             return credentials.anonymous(self._who)
         return ""
 
-    def socks_login(self) -> Login | None:
-        """The name and the password for proxies that are told them before anything else: they ask in no other way."""
-        return self.explicit.get(AuthTarget.PROXY, SCHEME_OF[Way.BASIC])
+    def socks_login(self) -> tuple[str, str] | None:
+        """The name and the password for SOCKS proxies, which have nothing but those of Basic: in clear."""
+        login = self.explicit.get(AuthTarget.PROXY, SCHEME_OF[Way.BASIC])
+        return None if login is None else (login.user_name, login.password)
 
     # --- answering ---------------------------------------------------------------------------
 

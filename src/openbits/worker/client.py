@@ -46,6 +46,7 @@ _DISCARD_LIMIT: Final = 64 * 1024
 _GOT_NOTHING: Final = int(pycurl.E_GOT_NOTHING)
 _CUT: Final = frozenset((35, int(pycurl.E_GOT_NOTHING), int(pycurl.E_SEND_ERROR), int(pycurl.E_RECV_ERROR)))
 """How a connection ends whose server would have liked to see a client certificate, among other reasons."""
+_LOGIN: Final = (pycurl.PROXYUSERNAME, pycurl.PROXYPASSWORD)
 _NO_EXPECT: Final = "Expect:"
 """Takes libcurl's `Expect: 100-continue` away: it costs a round trip for each packet, and an upload's first
 request has no body, so that it is known by then whether the server takes any."""
@@ -98,6 +99,7 @@ class Client:
         self._proxy: Proxy | None = None
         self._has_target = False
         self._is_tunnelled = self._has_dug = False
+        self._proxy_login: tuple[str, str] | None = None
         self._place = ""
         """Where all connections lead to, if they are tunnels that were dug before."""
         self._belief = BELIEF
@@ -219,6 +221,13 @@ class Client:
         if proxy != self._proxy:
             curl.setopt(pycurl.PROXY, _as_curl_has_it(proxy) if proxy is not None else "")
             self._proxy = proxy
+        if request.proxy_login != self._proxy_login:
+            for option, text in zip(_LOGIN, request.proxy_login or ("", ""), strict=True):
+                if request.proxy_login is None:
+                    curl.unsetopt(option)
+                else:
+                    curl.setopt(option, text.encode())
+            self._proxy_login = request.proxy_login
         if is_tunnelled is not self._is_tunnelled:
             self._is_tunnelled = is_tunnelled
             show_tunnels(curl, are_shown=self._is_tunnelled)

@@ -84,11 +84,13 @@ class Departures:
     def _choose(self, request: Request, meant_for: str, preparing: Preparing, done: Done) -> None:
         try:
             # Anew for each request: a redirect may have led elsewhere, and a proxy may have failed.
-            request = replace(request, proxy=self._proxies().choose(request.url))
+            proxy = self._proxies().choose(request.url)
         except TransferError as error:
             preparing.is_over = True
             done(error.failure)
             return
+        login = self._challenges.socks_login() if proxy is not None and proxy.is_socks else None
+        request = replace(request, proxy=proxy, proxy_login=login)
         if self._trust is None or request.url[:6].lower() != "https:" or request.probe is not Probe.NO:
             self._prove(request, meant_for, preparing, done)
             return

@@ -56,6 +56,9 @@ class Proof:
         return SCHEME_OF[self.attempt.way].value
 
 
+_NO_TUNNEL: Final = "a tunnel through a proxy that is reached by TLS cannot be had by a handshake: use basic or digest"
+
+
 class NoProof(NoToken):
     """There is no proof by this way; `is_hopeless`: nor by another with the same credentials."""
 
@@ -120,7 +123,10 @@ class Prover:
             case Way.KERBEROS:
                 self._make(attempt, lambda: self._kerberos(login).make_token(host), done)
             case Way.NTLM | Way.SPNEGO_NTLM:
-                self._greet(attempt, login, host, done)
+                if target is AuthTarget.PROXY and request.is_tunnelled and "https" in str(request.proxy)[:5]:
+                    done(NoProof(_NO_TUNNEL))
+                else:
+                    self._greet(attempt, login, host, done)
             case Way.DIGEST:
                 assert digest is not None
                 session = Session(

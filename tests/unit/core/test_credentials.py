@@ -11,15 +11,13 @@ from openbits.core.credentials import (
     PASSWORD_LIMIT,
     USER_NAME_LIMIT,
     SpeaksAs,
-    challenged_by,
     change_credentials,
     check_credentials,
     implicit_terms,
     may_answer,
     slot_of,
 )
-from openbits.core.http import Response
-from openbits.core.model import AccountKind, AuthTarget, CredentialSlot, SealedCredential
+from openbits.core.model import AccountKind, CredentialSlot, SealedCredential
 from openbits.errors import BitsError
 from support.jobs import a_job
 
@@ -65,6 +63,12 @@ def test_i11_always_but_for_local_service(policy: int) -> None:
         terms = implicit_terms(slots, kind, use_lm_compat=policy)
         is_known = kind is not AccountKind.LOCAL_SERVICE
         assert (terms.server, terms.proxy) == (is_known, is_known)
+
+
+def test_j65_stored_credentials_are_for_the_proxy_alone() -> None:
+    for kind in KINDS:
+        terms = implicit_terms(NOTHING, kind, use_lm_compat=2, stored_for="proxy")
+        assert (terms.server, terms.proxy) == (False, kind is not AccountKind.LOCAL_SERVICE)
 
 
 # --- SetCredentials ----------------------------------------------------------------------------------
@@ -153,40 +157,6 @@ def test_j36_any_known_pair_may_be_removed() -> None:
 
 
 # --- challenges --------------------------------------------------------------------------------------
-
-
-def answer(status: int, **fields: list[str]) -> Response:
-    return Response(
-        status=status, version="1.1", fields={name.replace("_", "-"): values for name, values in fields.items()}
-    )
-
-
-@pytest.mark.parametrize(
-    "values",
-    [
-        ["Negotiate"],
-        ["negotiate"],
-        ["Basic realm=x", "NEGOTIATE"],
-        ['Basic realm="a, b", Negotiate'],
-        ["Negotiate oYG2MIGz"],
-        ["NTLM,Negotiate"],
-    ],
-)
-def test_i9_negotiate_is_asked_for(values: list[str]) -> None:
-    assert challenged_by(answer(401, www_authenticate=values)) is AuthTarget.SERVER
-    assert challenged_by(answer(407, proxy_authenticate=values)) is AuthTarget.PROXY
-
-
-@pytest.mark.parametrize("values", [[], [""], ["Basic realm=negotiate"], ["Negotiated"], ["Digest negotiate=1"]])
-def test_i9_something_else_is_asked_for(values: list[str]) -> None:
-    assert challenged_by(answer(401, www_authenticate=values)) is None
-
-
-def test_i9_only_401_and_407_ask_and_each_in_its_own_field() -> None:
-    assert challenged_by(answer(200, www_authenticate=["Negotiate"])) is None
-    assert challenged_by(answer(403, www_authenticate=["Negotiate"])) is None
-    assert challenged_by(answer(401, proxy_authenticate=["Negotiate"])) is None
-    assert challenged_by(answer(407, www_authenticate=["Negotiate"])) is None
 
 
 @pytest.mark.parametrize(
