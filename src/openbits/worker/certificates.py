@@ -51,8 +51,15 @@ class Judged:
 
     path: tuple[x509.Certificate, ...]
     """From the server's own to the one that is trusted."""
+    is_known: bool
+    """Whether the machine trusts whoever stands at the end of it."""
     shown: tuple[x509.Certificate, ...]
     """What the server sent, its own first."""
+
+    @property
+    def is_rooted(self) -> bool:
+        """Whether the chain goes as far as it can: it may end, trusted by overlooking it, before a root."""
+        return self.is_known or self.path[-1].issuer == self.path[-1].subject
 
     @property
     def key(self) -> str:
@@ -72,13 +79,13 @@ def judge(chain: Sequence[str], flags: int, whose: str, ca_file: str) -> Judged 
         shown = tuple(x509.load_pem_x509_certificate(each.encode("ascii")) for each in chain[:_MOST_CERTIFICATES])
         if not shown:
             return certificate_failure(_BAD, whose, "the server shows none")
-        path = _path(shown, flags, ca_file)
+        path, is_known = _path(shown, flags, ca_file)
         problem = path if isinstance(path, int) else _problem(path, flags)
     except (ValueError, UnsupportedAlgorithm, crypto.Error) as error:
         return certificate_failure(_BAD, whose, f"it cannot be read ({_first_line(error)})")
     if isinstance(path, int) or problem:
         return certificate_failure(problem, whose)
-    return Judged(path=path, shown=shown)
+    return Judged(path=path, is_known=is_known, shown=shown)
 
 
 def _first_line(error: Exception) -> str:
@@ -88,15 +95,17 @@ def _first_line(error: Exception) -> str:
 # --- the chain ---------------------------------------------------------------------------------------
 
 
-def _path(shown: tuple[x509.Certificate, ...], flags: int, ca_file: str) -> tuple[x509.Certificate, ...] | int:
-    """The chain that OpenSSL builds, or its number for why there is none."""
+def _path(
+    shown: tuple[x509.Certificate, ...], flags: int, ca_file: str
+) -> tuple[tuple[x509.Certificate, ...] | int, bool]:
+    """The chain that OpenSSL builds, or its number for why there is none; and whether its end is known."""
     found = _verify(shown, system_store(ca_file, ignores_date=bool(flags & IGNORE_DATE)))
     if isinstance(found, int) and found in UNKNOWN_CA and flags & IGNORE_UNKNOWN_CA:
         # Whoever stands at the end of what the server shows counts as known; the rest of the chain must still hold.
         store = _new_store(ignores_date=bool(flags & IGNORE_DATE))
         store.add_cert(crypto.X509.from_cryptography(top_of(shown)))
-        found = _verify(shown, store)
-    return found
+        return _verify(shown, store), False
+    return found, True
 
 
 def _verify(shown: tuple[x509.Certificate, ...], store: crypto.X509Store) -> tuple[x509.Certificate, ...] | int:

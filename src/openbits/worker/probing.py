@@ -22,7 +22,16 @@ from openbits.worker.helper import Helper
 from openbits.worker.inquiry import Door, Inquiry
 from openbits.worker.loop import Loop
 from openbits.worker.proxies import Proxies
-from openbits.worker.revocation import FETCH_LIMIT_S, MOST_BYTES, Crls, Fetched, RevocationCheck, Subject, revoked
+from openbits.worker.revocation import (
+    FETCH_LIMIT_S,
+    MOST_BYTES,
+    Crls,
+    Fetched,
+    RevocationCheck,
+    Subject,
+    revoked,
+    unknown,
+)
 from openbits.worker.tlserrors import certificate_needed
 
 _PEER_FAILED_VERIFICATION: Final = 60
@@ -196,6 +205,10 @@ class Look:
         """Look the end of the chain up that begins with `path`, without the one that is trusted."""
         first = len(judged.path) - len(path)
         host = host_of(self._url)
+        if not judged.is_rooted:
+            # The end of the chain is no root: somebody unknown may have revoked it.
+            self._end(unknown(host, "who issued its certificate, or that of its authority, is unknown"))
+            return
         subjects = [
             Subject(
                 certificate=judged.path[at],

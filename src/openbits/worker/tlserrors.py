@@ -104,7 +104,7 @@ def secure_failure(code: int, detail: str, verify_result: int, whose: str, *, sh
         case _:
             return _fatal(
                 "ERROR_WINHTTP_SECURE_CHANNEL_ERROR",
-                f"no secure connection to {whose} could be set up: {detail}: it may not speak TLS 1.2 or later there",
+                f"no secure connection to {whose} could be set up: {detail}: check that it speaks TLS 1.2 or later",
             )
 
 
