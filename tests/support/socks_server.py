@@ -18,8 +18,16 @@ class SocksServer:
     """A context manager; `asked` is what was asked for: (version, host, port), a host being a name or an address."""
 
     def __init__(
-        self, *, hosts: Mapping[str, int] | None = None, refusal: int = 0, wants_password: bool = False
+        self,
+        *,
+        hosts: Mapping[str, int] | None = None,
+        refusal: int = 0,
+        wants_password: bool = False,
+        login: tuple[str, str] | None = None,
     ) -> None:
+        self.login = login
+        """Who is let in (RFC 1929); everybody without."""
+        self.logins: list[tuple[str, str]] = []
         self.hosts = dict(hosts or {})
         self.asked: list[tuple[int, str, int]] = []
         self.refusal = refusal
@@ -91,8 +99,15 @@ class SocksServer:
                 sock.shutdown(socket.SHUT_RDWR)
 
     def _greet5(self, sock: socket.socket) -> tuple[str, int]:
-        _read(sock, _read(sock, 1)[0])
-        sock.sendall(b"\5\xff" if self.wants_password else b"\5\0")
+        methods = _read(sock, _read(sock, 1)[0])
+        if self.login is not None and 2 in methods:
+            sock.sendall(b"\5\2")
+            _read(sock, 1)
+            user, password = (_read(sock, _read(sock, 1)[0]).decode() for _ in range(2))
+            self.logins.append((user, password))
+            sock.sendall(b"\1\0" if (user, password) == self.login else b"\1\1")
+        else:
+            sock.sendall(b"\5\xff" if self.wants_password or self.login is not None else b"\5\0")
         _, command, _, kind = _read(sock, 4)
         assert command == 1
         match kind:

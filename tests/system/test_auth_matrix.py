@@ -35,6 +35,7 @@ from support.ca import Authority, bundle
 from support.daemon import wait_until
 from support.kdc import Realm, needs_kdc, running_kdc
 from support.recording_server import Answer, Got, RecordingServer, digest_answer
+from support.socks_server import SocksServer
 from support.squid import needs_squid
 from support.worker_process import WorkerProcess, settings
 
@@ -517,6 +518,48 @@ def test_i9_hostile_challenges_end_the_transfer_at_once(
     assert ended.error == "BG_E_HTTP_ERROR_401"
     assert len(ended.message) < 2000
     assert ended.message.isprintable()
+
+
+def test_i9_the_body_of_a_challenge_is_not_read_for_ever(world: World, tmp_path: Path) -> None:
+    """Neither where the credentials are refused, nor where there is another challenge to answer."""
+
+    def answer(_got: Got) -> Answer:
+        return Answer(status=401, headers=(("WWW-Authenticate", "Basic realm=x"), ("Content-Length", str(1 << 40))))
+
+    with RecordingServer(answer) as server:
+        number = next(numbers)
+        ended = fetch(
+            world.worker,
+            server.url(),
+            tmp_path,
+            ("server", "basic", USER, PASSWORD),
+            number=number,
+            stall_timeout_s=1,
+            break_patience_s=0.1,
+        )
+    assert ended.error in ("BG_E_HTTP_ERROR_401", "ERROR_WINHTTP_TIMEOUT")
+
+
+# --- SOCKS --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_j35_socks_proxies_are_logged_on_to(world: World, tmp_path: Path, case: str) -> None:
+    """By the name and the password that the job has for the proxy and basic, whatever the server wants."""
+    path = world.apache.add("open/socks")
+    with SocksServer(login=(USER, PASSWORD)) as socks:
+        proxy = ProxySpec(usage="manual", proxies=f"socks5://{socks.place}", source="the job's")
+        password = PASSWORD if case == "right" else "wrong"
+        credentials = [("proxy", "basic", USER, password)] if case != "missing" else []
+        url = world.apache.url(path)
+        ended = fetch(world.worker, url, tmp_path, *credentials, proxy=proxy, break_patience_s=0.1)
+    if case == "right":
+        assert (ended.error, ended.message) == ("", "")
+    else:
+        assert ended.error
+        assert password not in ended.message
+    assert set(socks.logins) == ({(USER, password)} if credentials else set())
+    assert {one.proof for one in world.apache.heard(path)} <= {"-"}
 
 
 # --- uploads ----------------------------------------------------------------------------------------------------

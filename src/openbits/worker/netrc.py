@@ -48,21 +48,29 @@ def read_netrc() -> Netrc:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError as error:
         return Netrc(trouble=f"{path} cannot be read ({error.strerror})")
-    with open(fd, "rb") as file:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            return Netrc(trouble=f"{path} is no file")
-        if status.st_uid != os.getuid():
-            return Netrc(trouble=f"{path} is not used, because it belongs to another account (uid {status.st_uid})")
-        if stat.S_IMODE(status.st_mode) & 0o077:
-            return Netrc(trouble=f"{path} is not used, because others may read it: run chmod 600 {path}")
-        try:
+    try:
+        trouble = _why_not(os.fstat(fd), path)
+        if trouble:
+            return Netrc(trouble=trouble)
+        with open(fd, "rb", closefd=False) as file:
             content = file.read(_LIMIT_BYTES + 1)
-        except OSError as error:
-            return Netrc(trouble=f"{path} cannot be read ({error.strerror})")
+    except OSError as error:
+        return Netrc(trouble=f"{path} cannot be read ({error.strerror})")
+    finally:
+        os.close(fd)
     if len(content) > _LIMIT_BYTES:
         return Netrc(trouble=f"{path} is larger than a .netrc can be")
     return Netrc(machines=parse_netrc(content.decode("utf-8", "surrogateescape")))
+
+
+def _why_not(status: os.stat_result, path: str) -> str:
+    if not stat.S_ISREG(status.st_mode):
+        return f"{path} is no file"
+    if status.st_uid != os.getuid():
+        return f"{path} is not used, because it belongs to another account (uid {status.st_uid})"
+    if stat.S_IMODE(status.st_mode) & 0o077:
+        return f"{path} is not used, because others may read it: run chmod 600 {path}"
+    return ""
 
 
 def parse_netrc(text: str) -> tuple[tuple[str | None, Login], ...]:
