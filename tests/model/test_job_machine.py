@@ -249,6 +249,11 @@ class JobMachine(RuleBasedStateMachine):
         """SetPriority."""
         self.call(self.service.manager.change_settings(ALICE, self.some_job(pick), {"priority": priority.name}))
 
+    @rule(pick=st.integers(0), flags=st.sampled_from([0x0000, 0x0001, 0x0100]))
+    def change_terms(self, pick: int, flags: int) -> None:
+        """SetSecurityFlags: a run that is under way begins again (H7)."""
+        self.call(self.service.manager.change_settings(ALICE, self.some_job(pick), {"security_flags": flags}))
+
     @rule(pick=st.integers(0))
     def rename_remote(self, pick: int) -> None:
         """SetRemoteName, of the first file."""
