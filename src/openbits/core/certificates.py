@@ -36,6 +36,8 @@ LOCATIONS: Final = (
     "local_machine_enterprise",
 )
 """In the order of BG_CERT_STORE_LOCATION."""
+OF_THE_OWNER: Final = frozenset(("current_user", "current_service", "current_user_group_policy"))
+"""Locations that are other places for every account."""
 _OF_NAMED_ACCOUNTS: Final = frozenset(("services", "users"))
 _KNOWN_STORES: Final = frozenset(("MY", "CA", "ROOT", "SPC"))
 _STORE_LIMIT: Final = 255

@@ -80,7 +80,14 @@ from openbits.service.workers import WorkerPool
 log = logging.getLogger(__name__)
 
 MAX_PAUSE_S = 8.0
-NOT_CURED_BY_WAITING = frozenset({"BG_E_TOKEN_REQUIRED", "BG_E_INVALID_PROXY_INFO", "BG_E_INVALID_CREDENTIALS"})
+NOT_CURED_BY_WAITING = frozenset(
+    {
+        "BG_E_TOKEN_REQUIRED",
+        "BG_E_INVALID_PROXY_INFO",
+        "BG_E_INVALID_CREDENTIALS",
+        "ERROR_WINHTTP_CLIENT_CERT_NO_ACCESS_PRIVATE_KEY",
+    }
+)
 """Reasons for not starting a run that only a person can remove."""
 LONGEST_WAY = 400
 

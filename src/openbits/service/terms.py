@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from openbits.core.accounts import AccountRules, kind_of
-from openbits.core.model import CredentialSlot, File, Job, Owner
+from openbits.core.certificates import OF_THE_OWNER
+from openbits.core.model import AccountKind, CredentialSlot, File, Job, Owner
 from openbits.errors import BitsError
 from openbits.frames.network import ImplicitSpec, ProxySpec
 from openbits.frames.worker import TakeCredential
@@ -94,6 +95,7 @@ class Terms:
         """
         kind, _ = kind_of(account.identity.uid, account.name, self._rules())
         account = replace(account, kind=kind)
+        _check_certificate(job, account)
         entrusted = self._opened(job)
         return replace(
             entrusted,
@@ -162,6 +164,23 @@ class Terms:
             return userinfo, []
         more = f" and of {len(shut) - 1} more" if len(shut) > 1 else ""
         return userinfo, [f"user name and password in the remote name of file {shut[0]}{more}"]
+
+
+def _check_certificate(job: Job, account: Owner) -> None:
+    """The client certificate is the owner's (T3): a helper cannot show it, but for those that the machine has for all.
+
+    Raises ERROR_WINHTTP_CLIENT_CERT_NO_ACCESS_PRIVATE_KEY.
+    """
+    certificate = job.client_certificate
+    if certificate is None or account.identity.uid == job.owner.identity.uid:
+        return
+    if job.owner.kind is not AccountKind.LOCAL_SYSTEM or certificate.location in OF_THE_OWNER:
+        raise BitsError(
+            "ERROR_WINHTTP_CLIENT_CERT_NO_ACCESS_PRIVATE_KEY",
+            f"the client certificate belongs to {job.owner.name}, and the network is used by the helper "
+            f"{account.name}, who may not use its key: take BG_TOKEN_NETWORK from the helper token's flags, or the certificate from the "
+            "job, then resume it",
+        )
 
 
 def _is_over(job: Job, file: File) -> bool:

@@ -8,7 +8,8 @@ from typing import Any, cast
 import pytest
 
 from openbits.core.accounts import AccountRules
-from openbits.core.model import AccountKind, CredentialSlot, Identity, Job, Owner, SealedCredential
+from openbits.core.model import AccountKind, ClientCertificate, CredentialSlot, Identity, Job, Owner, SealedCredential
+from openbits.errors import BitsError
 from openbits.frames.network import ImplicitSpec, ProxySpec
 from openbits.frames.worker import SERVICE_TO_WORKER
 from openbits.service.credentials import ImplicitCredentials
@@ -18,6 +19,8 @@ from openbits.service.secrets import Secrets, headers_place, userinfo_place
 from openbits.service.terms import PART_CHARACTERS, Credential, Terms
 from openbits.service.worker import Worker
 from support.jobs import ALICE, BOB, a_file, a_job, fetched
+
+SYSTEM = Owner(identity=Identity(uid=0, gid=0), name="root", kind=AccountKind.LOCAL_SYSTEM)
 
 
 class Asked:
@@ -102,3 +105,37 @@ def test_j35_every_part_of_a_long_password_fits_into_a_frame(length: int, letter
     assert [frame.last for frame in frames] == [False] * (len(frames) - 1) + [True]
     for frame in frames:
         assert SERVICE_TO_WORKER.decode(SERVICE_TO_WORKER.encode(frame)) == frame
+
+
+@pytest.mark.parametrize(
+    ("owner", "speaks", "location", "may"),
+    [
+        (ALICE, ALICE, "current_user", True),
+        (ALICE, BOB, "current_user", False),
+        (ALICE, BOB, "local_machine", False),
+        (SYSTEM, BOB, "local_machine", True),
+        (SYSTEM, BOB, "current_user", False),
+    ],
+)
+def test_t3_a_helper_does_not_show_the_owners_client_certificate(
+    owner: Owner, speaks: Owner, location: str, may: bool
+) -> None:
+    terms = Terms(
+        implicit=cast("ImplicitCredentials", Asked()),
+        proxies=cast("AccountProxies", ProxiesAsked()),
+        secrets=Secrets(bytes(32), "a test"),
+        rules=AccountRules,
+    )
+    certificate = ClientCertificate(location=location, store="MY", sha1="0" * 40)
+    job = a_job(a_file(), owner=owner, client_certificate=certificate)
+    worker: Any = None
+    if may:
+        asyncio.run(terms.prepare(job, speaks, worker))
+        return
+    with pytest.raises(BitsError) as caught:
+        asyncio.run(terms.prepare(job, speaks, worker))
+    assert (caught.value.name, caught.value.code.hresult) == (
+        "ERROR_WINHTTP_CLIENT_CERT_NO_ACCESS_PRIVATE_KEY",
+        0x80072F9A,
+    )
+    assert speaks.name in str(caught.value)
