@@ -178,8 +178,8 @@ def _check_certificate(job: Job, account: Owner) -> None:
         raise BitsError(
             "ERROR_WINHTTP_CLIENT_CERT_NO_ACCESS_PRIVATE_KEY",
             f"the client certificate belongs to {job.owner.name}, and the network is used by the helper "
-            f"{account.name}, who may not use its key: take BG_TOKEN_NETWORK from the helper token's flags, or the certificate from the "
-            "job, then resume it",
+            f"{account.name}, who may not use its key: take BG_TOKEN_NETWORK from the helper token's flags, or the "
+            "certificate from the job, then resume it",
         )
 
 
