@@ -313,6 +313,8 @@ class PacScript:
         self._end(Found(ways=ways, source=source))
 
     def _fail(self, clause: str, *, transient: bool) -> None:
+        if self._place is not None:
+            self._means.scripts.forget(self._place)
         what = f"the PAC script {self._place}" if self._place is not None else "proxies could not be detected"
         failure = Failure(
             name="BG_E_INVALID_PROXY_INFO",

@@ -103,6 +103,10 @@ class Scripts:
         else:
             self._fetch(place)
 
+    def forget(self, place: Place) -> None:
+        """Its script could not be followed: whoever corrects it is not to wait until it is fetched again."""
+        self._kept.pop(place, None)
+
     def _came(self, place: Place, script: str | NoScript) -> None:
         if isinstance(script, str):
             self._kept.pop(place, None)
