@@ -268,9 +268,11 @@ signal.pause()
         assert process.stdout is not None
         job = process.stdout.readline().strip()
         assert count(daemon) == before + 1
+        assert daemon.show(job)["has_certificate_validator"]
         process.kill()
     wait_until(lambda: count(daemon) == before, "the service to see it go")
-    assert daemon.show(job)["validates_certificates"]
+    shown = daemon.show(job)
+    assert (shown["validates_certificates"], shown["has_certificate_validator"]) == (True, False)
     daemon.bits("resume", job, account=alice, check=True)
     assert daemon.bits("wait", job, account=alice, timeout_s=WAIT_S).returncode == 1
     shown = daemon.show(job)

@@ -108,7 +108,8 @@ class Handlers(TokenHandlers, OwnershipHandlers, ProxyHandlers, CertificateHandl
         caller = request[CALLER]
         job = self._manager.get_job(caller, requests.job_id(request))
         headers = self._services.headers.shown(caller, job)
-        return answer(render.job_detail(self._manager, job, caller, headers))
+        has_validator = self._services.validators.is_there(job.id)
+        return answer(render.job_detail(self._manager, job, caller, headers=headers, has_validator=has_validator))
 
     async def change_settings(self, request: web.Request) -> web.StreamResponse:
         """PATCH /v1/jobs/{job_id}."""

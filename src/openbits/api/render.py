@@ -134,7 +134,9 @@ def _owner_out(owner: Owner) -> wire.OwnerOut:
     return wire.OwnerOut(uid=owner.identity.uid, name=owner.name, kind=owner.kind.value)
 
 
-def job_detail(manager: Manager, job: Job, caller: Caller, headers: str | None) -> wire.JobDetail:
+def job_detail(
+    manager: Manager, job: Job, caller: Caller, *, headers: str | None, has_validator: bool
+) -> wire.JobDetail:
     """Render a job with its properties; custom headers are for the owner's eyes only (A2), if for anybody's."""
     credentials = certificate = None
     if access.owns(caller, job.owner):
@@ -185,6 +187,7 @@ def job_detail(manager: Manager, job: Job, caller: Caller, headers: str | None) 
         helper_token=_owner_out(helper) if helper is not None else None,
         client_certificate=certificate,
         validates_certificates=job.asks_about_certificates,
+        has_certificate_validator=has_validator,
         proxy_in_use=manager.way(job) or None,
     )
 

@@ -347,6 +347,8 @@ class JobDetail(JobOut):
     """Which client certificate it presents (H4); null for none, and for anyone but the owner (A2)."""
     validates_certificates: bool
     """Whether a program has to approve of servers' certificates (H12)."""
+    has_certificate_validator: bool
+    """Whether that program is there now."""
     proxy_in_use: str | None
     """By which proxy the job goes, or went when it last ran, or by none, and whose settings say so."""
 

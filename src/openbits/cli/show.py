@@ -154,7 +154,8 @@ def certificate_rows(job: Mapping[str, Any]) -> list[tuple[str, str]]:
             ("client certificate", f"{named}, in the store {safe(certificate['store'])} of {certificate['location']}")
         )
     if job.get("validates_certificates"):
-        rows.append(("server certificates", "a program judges them, besides the system"))
+        presence = "" if job.get("has_certificate_validator") else ", and is not there now"
+        rows.append(("server certificates", f"a program judges them, besides the system{presence}"))
     return rows
 
 

@@ -166,6 +166,10 @@ class Validators:
         if self._registered.get(registration.job_id) is registration:
             del self._registered[registration.job_id]
 
+    def is_there(self, job_id: str) -> bool:
+        """Whether the job has a program now."""
+        return job_id in self._registered
+
     def answer(self, caller: Caller, job_id: str, question: str, error: str, message: str) -> None:
         """Take the program's answer; an empty error accepts. Raises E_INVALIDARG, E_ACCESSDENIED."""
         asked = self._open.get(question)

@@ -121,9 +121,15 @@ def test_h4_the_owner_sees_which_certificate_is_presented() -> None:
         ("client certificate", f"sha1 {SHA1}, in the store MY of current_user")
     ]
     rows = certificate_rows(
-        {"client_certificate": {**of, "sha1": None, "subject": "An\x1bna"}, "validates_certificates": True}
+        {
+            "client_certificate": {**of, "sha1": None, "subject": "An\x1bna"},
+            "validates_certificates": True,
+            "has_certificate_validator": True,
+        }
     )
     assert rows == [
         ("client certificate", r"subject An\x1bna, in the store MY of current_user"),
         ("server certificates", "a program judges them, besides the system"),
     ]
+    [(_, text)] = certificate_rows({"validates_certificates": True, "has_certificate_validator": False})
+    assert text.endswith("and is not there now")
