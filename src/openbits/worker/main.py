@@ -382,7 +382,7 @@ _OfTransfer = TransferFiles | UploadFile | UploadKept | StopTransfer | TakeCrede
 def _tell(transfer: Transfer, message: _OfTransfer) -> None:
     match message:
         case CertificateJudged():
-            transfer.certificate_judged(message)
+            transfer.trust.judged(message)
         case TakeCredential():
             transfer.take_credential(message)
         case TransferFiles():

@@ -16,7 +16,6 @@ from typing import Final
 from openbits.core.model import REPLY_INDEX
 from openbits.frames.codec import FrameError
 from openbits.frames.worker import (
-    CertificateJudged,
     DoneFile,
     Evaluator,
     EvaluatorWanted,
@@ -52,14 +51,13 @@ from openbits.worker.headers import download_lines
 from openbits.worker.loop import Timer
 from openbits.worker.pac import Means
 from openbits.worker.places import OwnPlace, Place
-from openbits.worker.probing import LookTools
 from openbits.worker.proving import Prover
 from openbits.worker.proxies import Plan, Proxies, make_plan, needs_reading
 from openbits.worker.rangedownload import RangeDownload
 from openbits.worker.run import Fetch, Lane, Tools
 from openbits.worker.sink import SinkSettings
 from openbits.worker.source import Source
-from openbits.worker.trust import Trust
+from openbits.worker.trust import trust_of
 from openbits.worker.upload import Upload
 
 _REPORT_S: Final = 0.25
@@ -102,7 +100,15 @@ class Transfer:
         self.allowance = settings.max_download_bytes
         self._engine = engine
         self._send = send
-        self.trust = self._make_trust()
+        self.trust = trust_of(
+            settings,
+            tools,
+            ca_file=engine.ca_file,
+            make_client=self._make_client,
+            door=lambda: self.departures,
+            proxies=lambda: self.proxies,
+            ask=send,
+        )
         self.departures = Departures(
             lambda: self.proxies, self.challenges, None if self.trust.is_ordinary else self.trust
         )
@@ -136,22 +142,6 @@ class Transfer:
         self.proxies = Proxies(plan, self._on_proxy_chosen, means, dhcp_url=settings.proxy.dhcp_url)
         if plan is None:
             tools.reader.submit(lambda: make_plan(settings.proxy), self._on_proxies_read)
-
-    def _make_trust(self) -> Trust:
-        settings, tools = self.settings, self.tools
-        look_tools = LookTools(
-            loop=tools.loop,
-            reader=tools.reader,
-            crls=tools.crls,
-            ca_file=self._engine.ca_file,
-            connect_timeout_s=settings.connect_timeout_s,
-            make_client=self._make_client,
-            door=lambda: self.departures,
-            proxies=lambda: self.proxies,
-        )
-        return Trust(
-            settings.tls, look_tools, transfer=settings.transfer, is_strict=settings.strict_http, ask=self._send
-        )
 
     def _on_proxies_read(self, plan: Plan | OSError) -> None:
         assert isinstance(plan, Plan), "make_plan says itself what went wrong"
@@ -237,10 +227,6 @@ class Transfer:
             fetch.stop()
         self.tools.syncer.flush()
         self._end_if_over()
-
-    def certificate_judged(self, message: CertificateJudged) -> None:
-        """What a program thinks of a certificate that it was shown (4.6)."""
-        self.trust.judged(message)
 
     # --- files on their way ------------------------------------------------------------------
 

@@ -21,13 +21,16 @@ from openbits.core.credentials import may_answer
 from openbits.core.http import host_of
 from openbits.errors import ErrorContext
 from openbits.frames.network import CertificateSpec, TlsSpec
-from openbits.frames.worker import CertificateJudged, CertificateSeen
+from openbits.frames.worker import CertificateJudged, CertificateSeen, StartTransfer
 from openbits.worker.asking import BELIEF, Belief, Identity, Preparing, Probe, Request
 from openbits.worker.certificates import CHECK_CRL, IGNORE_NAME, JUDGED_HERE, Judged
+from openbits.worker.client import Client
 from openbits.worker.clientcerts import load_identity
 from openbits.worker.failure import Failure, TransferError
-from openbits.worker.inquiry import Inquiry
+from openbits.worker.inquiry import Door, Inquiry
 from openbits.worker.probing import Look, LookTools
+from openbits.worker.proxies import Proxies
+from openbits.worker.run import Tools
 from openbits.worker.tlserrors import certificate_needed
 
 _VERDICT_S: Final = 600.0
@@ -278,6 +281,30 @@ class Trust:
         inquiry = self._tools.inquire(probe, shown, limit_s=_EXPLANATION_S)
         if not inquiry.is_over:
             self._inquiries.add(inquiry)
+
+
+def trust_of(
+    settings: StartTransfer,
+    tools: Tools,
+    *,
+    ca_file: str,
+    make_client: Callable[[], Client],
+    door: Callable[[], Door],
+    proxies: Callable[[], Proxies],
+    ask: Callable[[CertificateSeen], None],
+) -> Trust:
+    """Return the terms of a transfer."""
+    look_tools = LookTools(
+        loop=tools.loop,
+        reader=tools.reader,
+        crls=tools.crls,
+        ca_file=ca_file,
+        connect_timeout_s=settings.connect_timeout_s,
+        make_client=make_client,
+        door=door,
+        proxies=proxies,
+    )
+    return Trust(settings.tls, look_tools, transfer=settings.transfer, is_strict=settings.strict_http, ask=ask)
 
 
 def place_of(url: str) -> str:
