@@ -13,7 +13,14 @@ import pytest
 from openbits.core.model import Identity, JobState, JobType
 from openbits.errors import BitsError, ErrorContext
 from openbits.frames.worker import CertificateJudged, CertificateSeen, StartTransfer, UploadFile
-from openbits.service.validators import ANSWER_S, MOST_CERTIFICATES, Question, Registration
+from openbits.service.validators import (
+    ANSWER_S,
+    MOST_ACCEPTED,
+    MOST_CERTIFICATES,
+    MOST_WAITING,
+    Question,
+    Registration,
+)
 from openbits.service.wording import UNJUDGED
 from support import virtual
 from support.service import ALICE, ROOT, FakeWorker, Service, running
@@ -422,5 +429,46 @@ def test_46_nobody_is_asked_for_a_job_that_does_not_ask() -> None:
             await service.create()
             await service.say(seen(service.worker))
             assert judged(service.worker) == (1, "")
+
+    virtual.run(story())
+
+
+def test_46_of_a_reply_the_program_is_told_the_file_that_it_answers() -> None:
+    async def story() -> None:
+        async with running() as service:
+            job = await service.upload(JobType.UPLOAD_REPLY, resume=False)
+            program = await service.runtime.validators.register(ALICE, job)
+            await service.manager.resume(ALICE, job)
+            await virtual.rest()
+            assert service.worker.is_alive
+            await service.say(seen(service.worker, index=1))
+            assert (await asked(program)).shown.file_index == 0
+
+    virtual.run(story())
+
+
+def test_46_what_waits_and_what_is_remembered_has_an_end() -> None:
+    async def story() -> None:
+        async with running() as service:
+            job, program = await asking(service)
+            worker = service.worker
+            leaves = [base64.b64encode(b"leaf %d" % number).decode() for number in range(MOST_WAITING + 2)]
+            await service.say(*(seen(worker, number, leaf=leaf) for number, leaf in enumerate(leaves, 1)))
+            refused = [frame for frame in worker.heard if isinstance(frame, CertificateJudged)]
+            assert [(frame.number, frame.error) for frame in refused] == [
+                (MOST_WAITING + 1, UNJUDGED),
+                (MOST_WAITING + 2, UNJUDGED),
+            ]
+            for _ in range(MOST_WAITING):
+                service.runtime.validators.answer(ALICE, job, (await asked(program)).name, "", "")
+                await virtual.rest()
+            first = MOST_WAITING + 3
+            for number in range(MOST_ACCEPTED):
+                await service.say(seen(worker, first + number, server=f"host{number}:443"))
+                service.runtime.validators.answer(ALICE, job, (await asked(program)).name, "", "")
+                await virtual.rest()
+            assert len(service.runtime.validators._accepted[job]) == MOST_ACCEPTED
+            await service.say(seen(worker, first + MOST_ACCEPTED, leaf=leaves[0]))
+            assert (await asked(program)).shown.chain[0] == leaves[0]
 
     virtual.run(story())
