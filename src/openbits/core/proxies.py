@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from openbits.core.model import AccountKind, Caller, Owner, Settings
-from openbits.core.names import check_remote_name
+from openbits.core.names import check_remote_name, split_userinfo
 from openbits.core.proxylist import InvalidProxyInfo, parse_table
 from openbits.errors import BitsError
 
@@ -92,6 +92,10 @@ def change_account(stored: AccountProxy | None, change: AccountProxyChange) -> A
             if not url:
                 raise BitsError("E_INVALIDARG", "autoscript needs the URL of a script, and none was ever set")
             check_remote_name(url)
+            if split_userinfo(url)[0] != url:
+                raise BitsError(
+                    "E_INVALIDARG", "a script's URL is shown to others: leave user name and password out of it"
+                )
             return replace(before, usage=usage, script_url=url)
 
 

@@ -245,6 +245,13 @@ def _proxy_text(name: str, value: Any) -> str:
     """J22: null is empty. What the list means is judged when the job runs."""
     text = "" if value is None else _text(name, value)
     check_length(name, text)
+    if "@" in text:
+        # Everything else is judged when the job runs; but this is shown to others, and must not even be written down.
+        raise BitsError(
+            "E_INVALIDARG",
+            f"{name} has a user name or a password in it, and others may see the list: give them by SetCredentials, "
+            "for the target proxy",
+        )
     if not text.isascii() or not text.isprintable():
         raise _wrong(name, "a list of ASCII names without line breaks")
     return text.strip()

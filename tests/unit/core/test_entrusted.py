@@ -18,7 +18,9 @@ from openbits.core.events import (
     SessionEnded,
     SetHeaders,
 )
-from openbits.core.model import Caller, Closing, CredentialSlot, Job, JobState, JobType, SealedCredential
+from openbits.core.model import Caller, Closing, CredentialSlot, Job, JobState, JobType, SealedCredential, Settings
+from openbits.core.proxies import AccountProxyChange, change_account
+from openbits.core.settings import SettingsWindow, change_settings
 from openbits.errors import BitsError
 from support.jobs import ALICE, BOB, a_file, a_job, at, fetched, job_in, step
 
@@ -151,3 +153,18 @@ def test_a2_only_the_owner_says_where_his_password_goes(job: Job) -> None:
     with pytest.raises(BitsError, match="E_ACCESSDENIED"):
         may_steer(caller_of(BOB), job)
     may_steer(caller_of(BOB), a_job(a_file()))
+
+
+@pytest.mark.parametrize("name", ["proxy_list", "proxy_bypass_list"])
+@pytest.mark.parametrize("text", ["http://u:secret@proxy:3128", "p:80 https=u:secret@q", "u@p"])
+def test_j22_no_password_in_a_list_that_others_see(name: str, text: str) -> None:
+    values = {"proxy_usage": "override", "proxy_list": "p:80", name: text}
+    with pytest.raises(BitsError, match="E_INVALIDARG") as caught:
+        change_settings(Settings(name="j"), values, window=SettingsWindow())
+    assert "secret" not in str(caught.value)
+
+
+def test_i20_no_password_in_the_url_of_a_script() -> None:
+    with pytest.raises(BitsError, match="E_INVALIDARG") as caught:
+        change_account(None, AccountProxyChange(usage="autoscript", script_url="http://u:secret@wpad/wpad.dat"))
+    assert "secret" not in str(caught.value)
