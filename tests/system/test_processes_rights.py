@@ -149,6 +149,26 @@ def test_service_holds_no_file_of_the_monitor(daemon: Monitored) -> None:
     assert set(named) <= {"/dev/null", f"{daemon.state_dir}/bitsd.lock"}, files
 
 
+def test_i14_the_key_goes_to_the_service_and_to_nobody_else(daemon: Monitored, alice: TestAccount) -> None:
+    path = f"{daemon.state_dir}.key"
+    found = os.stat(path)
+    assert (found.st_uid, found.st_mode & 0o777) == (0, 0o600)
+    with open(path, encoding="ascii") as file:
+        assert daemon.started["started"]["key"] == file.read().strip()
+    worker = daemon.spawn(alice.uid, alice.gid)["pid"]
+    held = {
+        name: [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+        for name, pid in (
+            ("bitsd", daemon.pid),
+            ("bitsd-service", daemon.pid_of("bitsd-service")),
+            ("bitsd-zygote", daemon.pid_of("bitsd-zygote")),
+            ("bitsd-worker", worker),
+        )
+    }
+    # The monitor keeps it for the next service; this one has read it and let go.
+    assert [name for name, links in held.items() if "/memfd:key (deleted)" in links] == ["bitsd"]
+
+
 def test_worker_sandbox(daemon: Monitored, alice: TestAccount) -> None:
     """Files can be written and names resolved; programs, devices, pipes and signals are out of reach."""
     request = daemon.spawn(alice.uid, alice.gid, alice.groups)["request"]

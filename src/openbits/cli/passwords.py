@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import getpass
 import os
+import resource
 import stat
 import sys
 from collections.abc import Callable
@@ -46,6 +47,8 @@ class PasswordSource:
         """Return the password. Raises UsageError, click.Abort."""
         if (self.password_file is not None) + (self.password_fd is not None) + self.password_stdin > 1:
             raise click.UsageError("a password comes from one place: give one of the --password options")
+        # Whatever becomes of this program, its memory is not to be found in a file.
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
         if self.password_file is not None:
             return _from_file(self.password_file)
         if self.password_fd is not None:
