@@ -7,11 +7,13 @@ requests, and that nothing was proved before it was asked for.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -201,7 +203,7 @@ class Fetching:
         return "server" if self.is_server else "proxy"
 
     def run(
-        self, *credentials: tuple[str, str, str, str], worker: WorkerProcess | None = None, **changes: object
+        self, *credentials: tuple[str, str, str, str], worker: WorkerProcess | None = None, **changes: Any
     ) -> TransferEnded:
         """Fetch it with these (target, scheme, name, password)."""
         if not self.is_server:
@@ -240,7 +242,7 @@ def fetch(
     *credentials: tuple[str, str, str, str],
     number: int = 0,
     userinfo: str = "",
-    **changes: object,
+    **changes: Any,
 ) -> TransferEnded:
     """Have the worker fetch one file."""
     number = number or next(numbers)
@@ -367,6 +369,14 @@ def test_j35_digest_without_qop(world: World, tmp_path: Path) -> None:
 # --- one gives way to another -------------------------------------------------------------------------------
 
 
+def _is_of(number: int, ended: TransferEnded) -> bool:
+    return ended.transfer == number
+
+
+def _has_heard(world: World, count: int) -> bool:
+    return len(world.apache.heard()) >= count
+
+
 ALL = ("Negotiate", "NTLM", 'Digest realm="r", nonce="n", qop="auth"', 'Basic realm="r"')
 
 
@@ -419,9 +429,9 @@ def test_j35_files_of_a_transfer_are_asked_once(world: World, tmp_path: Path) ->
             for index, path in enumerate(paths)
         )
         world.worker.send(TransferFiles(transfer=number, files=files, last=True))
-        ended = world.worker.wait_for(TransferEnded, lambda ended, number=number: ended.transfer == number)
+        ended = world.worker.wait_for(TransferEnded, functools.partial(_is_of, number))
         assert (ended.error, ended.message) == ("", "")
-        wait_until(lambda before=before, requests=requests: len(world.apache.heard()) >= before + requests, "the log")
+        wait_until(functools.partial(_has_heard, world, before + requests), "Apache to write")
         heard = world.apache.heard()[before:]
         assert [one.status for one in heard] == [401] * (requests - 3) + [200] * 3
         if scheme == "ntlm":

@@ -8,8 +8,6 @@ aborted.  libcurl's errors become Failures here and nowhere else.
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
@@ -29,24 +27,30 @@ from openbits.core.http import (
 from openbits.core.proxylist import Proxy
 from openbits.errors import ErrorContext
 from openbits.worker.asking import BELIEF, Belief, Body, Handler, Probe, Request
-from openbits.worker.curlhandle import make_handle, set_belief, set_probe, show_tunnels, shown_chain
+from openbits.worker.connections import Connections
+from openbits.worker.curlhandle import (
+    log_on_to_proxy,
+    make_handle,
+    proxy_address,
+    set_belief,
+    set_method,
+    set_probe,
+    show_tunnels,
+    shown_chain,
+)
 from openbits.worker.engine import Engine
 from openbits.worker.failure import Failure, TransferError
 from openbits.worker.proxyerrors import Attempt, map_proxy_error
 from openbits.worker.takeover import take_socket
 from openbits.worker.tcpinfo import Outflow, outflow
 from openbits.worker.transport import map_error
-from openbits.worker.tunnel import Digger, Outcome, place_of
 
-_UPLOAD_BUFFER_BYTES: Final = 512 * 1024
-"""What libcurl asks for at once; more brings nothing, 64 KiB cost half as much again."""
 _HEADER_LIMIT: Final = 64 * 1024
 _DISCARD_LIMIT: Final = 64 * 1024
 """Up to here an unwanted body is read to its end, so that the connection can be used again."""
 _GOT_NOTHING: Final = int(pycurl.E_GOT_NOTHING)
 _CUT: Final = frozenset((35, int(pycurl.E_GOT_NOTHING), int(pycurl.E_SEND_ERROR), int(pycurl.E_RECV_ERROR)))
 """How a connection ends whose server would have liked to see a client certificate, among other reasons."""
-_LOGIN: Final = (pycurl.PROXYUSERNAME, pycurl.PROXYPASSWORD)
 _NO_EXPECT: Final = "Expect:"
 """Takes libcurl's `Expect: 100-continue` away: it costs a round trip for each packet, and an upload's first
 request has no body, so that it is known by then whether the server takes any."""
@@ -60,15 +64,10 @@ class Client:
     """One request at a time; the libcurl handle behind it is used again and again."""
 
     def __init__(self, engine: Engine, *, connect_timeout_s: int, on_unexpected: Callable[[Exception], None]) -> None:
-        self._shared = self._engine = engine
-        self._own: tuple[int, Engine] | None = None
-        """The engine of requests whose connection is nobody else's, and the number that they have."""
-        self._digger: Digger | None = None
-        self._tunnel_fd = -1
-        """A tunnel that was dug for the request."""
+        self._engine = engine
+        self._connections = Connections(engine, connect_timeout_s=connect_timeout_s)
         self._asked_last: Response | None = None
         """What the proxy asked for last before it made a tunnel."""
-        self._lacks_tunnel = False
         self._on_unexpected = on_unexpected
         self._connect_timeout_s = connect_timeout_s
         self._lines: list[bytes] = []
@@ -100,13 +99,12 @@ class Client:
         self._has_target = False
         self._is_tunnelled = self._has_dug = False
         self._proxy_login: tuple[str, str] | None = None
-        self._place = ""
-        """Where all connections lead to, if they are tunnels that were dug before."""
+        self._connections.forget_handle()
         self._belief = BELIEF
         self._is_special = False
 
     def _make_curl(self) -> Any:
-        curl = make_handle(self._shared.ca_file, self._connect_timeout_s)
+        curl = make_handle(self._engine.ca_file, self._connect_timeout_s)
         # Lines are only collected here, and read when the body begins: ten calls of ours for the header
         # of every small file would cost as much as the file.
         curl.setopt(pycurl.HEADERFUNCTION, self._lines.append)
@@ -123,8 +121,7 @@ class Client:
         assert self._handler is None
         if request.belief is not self._belief:
             self._believe(request.belief)
-        if request.connection or self._own is not None:
-            self._engine = self._engine_for(request.connection)
+        self._engine = self._connections.engine_for(request.connection)
         if request.digs and request.proxy_headers:
             self._dig(request, handler)
         else:
@@ -132,27 +129,20 @@ class Client:
 
     def _dig(self, request: Request, handler: Handler) -> None:
         """Ask for the tunnel first: the request itself follows when the proxy has made it."""
+
+        def done(answer: Response | Failure | None) -> None:
+            self._handler = None
+            match answer:
+                case None:
+                    self._send(request, handler)
+                case Failure():
+                    handler.on_end(answer)
+                case _:
+                    self._answer_for_proxy(answer, handler)
+
         self._request, self._handler = request, handler
         self._body = self._response = self._failure = None
-        if self._digger is None:
-            self._digger = Digger(self._shared, connect_timeout_s=self._connect_timeout_s)
-        self._digger.dig(request, self._on_dug)
-
-    def _on_dug(self, outcome: Outcome) -> None:
-        request, handler = self._request, self._handler
-        assert request is not None
-        assert handler is not None
-        self._handler = None
-        if isinstance(outcome, int):
-            self._fill_in()
-            self._tunnel_fd = outcome
-            self._send(request, handler)
-            return
-        if isinstance(outcome, Failure):
-            self._fill_in()
-            handler.on_end(outcome)
-            return
-        self._answer_for_proxy(outcome, handler)
+        self._connections.dig(request, done)
 
     def _answer_for_proxy(self, answer: Response, handler: Handler) -> None:
         """Not the server's header block: nobody is to be shown it as that."""
@@ -162,42 +152,10 @@ class Client:
         self._handler = None
         handler.on_end(self._failure)
 
-    def _fill_in(self) -> None:
-        """There is a tunnel, or there will be none: the connection to the proxy is of no use any more."""
-        if self._digger is not None:
-            self._digger.close()
-            self._digger = None
-
-    def _on_socket_wanted(self, _purpose: int, _address: object) -> socket.socket | int:
-        """libcurl would make a connection: it gets the tunnel, once."""
-        fd, self._tunnel_fd = self._tunnel_fd, -1
-        if fd < 0:
-            self._lacks_tunnel = True
-            return int(pycurl.SOCKET_BAD)
-        # pycurl keeps a duplicate.
-        return socket.socket(fileno=fd)
-
-    def _set_tunnel(self, place: str) -> None:
-        """Let all connections to a place be tunnels that were dug before; without a place, none."""
-        curl = self._curl
-        if place:
-            # Nobody looks the server's name up here: that is for the proxy to do.
-            curl.setopt(pycurl.CONNECT_TO, [f"{place}:127.0.0.1:9"])
-            curl.setopt(pycurl.OPENSOCKETFUNCTION, self._on_socket_wanted)
-            curl.setopt(pycurl.SOCKOPTFUNCTION, lambda _fd, _purpose: int(pycurl.SOCKOPT_ALREADY_CONNECTED))
-        elif self._place:
-            curl.setopt(pycurl.CONNECT_TO, [])
-            curl.setopt(pycurl.OPENSOCKETFUNCTION, None)
-            curl.setopt(pycurl.SOCKOPTFUNCTION, None)
-            self._is_tunnelled = False
-        self._place = place
-
     def _send(self, request: Request, handler: Handler) -> None:
         curl = self._curl
-        place = place_of(request.url) if request.digs else ""
-        if place or self._place:
-            self._set_tunnel(place)
-        self._lacks_tunnel = False
+        if self._connections.lay(curl, request):
+            self._is_tunnelled = False
         proxy = None if request.digs else request.proxy
         is_tunnelled = request.is_tunnelled and not request.digs
         url = wire_url(request.url)
@@ -219,14 +177,10 @@ class Client:
             curl.setopt(pycurl.PROXYHEADER, [line.encode("utf-8", "surrogateescape") for line in request.proxy_headers])
             self._proxy_headers = request.proxy_headers
         if proxy != self._proxy:
-            curl.setopt(pycurl.PROXY, _as_curl_has_it(proxy) if proxy is not None else "")
+            curl.setopt(pycurl.PROXY, proxy_address(proxy) if proxy is not None else "")
             self._proxy = proxy
         if request.proxy_login != self._proxy_login:
-            for option, text in zip(_LOGIN, request.proxy_login or ("", ""), strict=True):
-                if request.proxy_login is None:
-                    curl.unsetopt(option)
-                else:
-                    curl.setopt(option, text.encode())
+            log_on_to_proxy(curl, request.proxy_login)
             self._proxy_login = request.proxy_login
         if is_tunnelled is not self._is_tunnelled:
             self._is_tunnelled = is_tunnelled
@@ -237,7 +191,7 @@ class Client:
             request.head or request.fresh or bool(request.method or request.download_method or request.connection)
         )
         if is_special or self._is_special:
-            self._set_method(request)
+            set_method(curl, request, on_read=self._on_read, on_seek=self._on_seek)
             self._is_special = is_special
         if request.probe is not Probe.NO:
             self._set_probe(request.probe)
@@ -257,24 +211,9 @@ class Client:
         self._has_dug = True
         return int(pycurl.SOCKOPT_OK)
 
-    def _engine_for(self, number: int) -> Engine:
-        """The connections of requests with this number; those of requests without one are shared."""
-        if not number:
-            return self._shared
-        if self._own is None or self._own[0] != number:
-            self._give_up_own()
-            # One connection to a host: what was begun on it is gone on with on it.
-            self._own = number, self._shared.another(most_to_a_host=1)
-        return self._own[1]
-
-    def _give_up_own(self) -> None:
-        if self._own is not None:
-            self._own[1].close_soon()
-            self._own = None
-
     def belongs_to(self, engine: Engine) -> bool:
         """Whether requests that are bound to no connection go over this engine's."""
-        return self._shared is engine
+        return self._connections.shared is engine
 
     def _believe(self, belief: Belief) -> None:
         if belief == self._belief:
@@ -303,31 +242,6 @@ class Client:
         """What a probe was shown: the server's certificate first, in PEM."""
         return shown_chain(self._curl)
 
-    def _set_method(self, request: Request) -> None:
-        curl = self._curl
-        curl.setopt(pycurl.FRESH_CONNECT, 1 if request.fresh else 0)
-        curl.setopt(
-            pycurl.HTTP_VERSION,
-            pycurl.CURL_HTTP_VERSION_1_1 if request.method or request.connection else pycurl.CURL_HTTP_VERSION_2TLS,
-        )
-        if request.method in ("", "GET", "HEAD"):
-            is_head = request.head or request.method == "HEAD"
-            curl.unsetopt(pycurl.CUSTOMREQUEST)
-            curl.setopt(pycurl.NOBODY, 1 if is_head else 0)
-            if not is_head:
-                curl.setopt(pycurl.HTTPGET, 1)
-            if request.download_method:
-                curl.setopt(pycurl.CUSTOMREQUEST, request.download_method)
-            return
-        curl.setopt(pycurl.NOBODY, 0)
-        curl.setopt(pycurl.UPLOAD, 1)
-        curl.setopt(pycurl.CUSTOMREQUEST, request.method)
-        # Said even when it is 0, as the upload protocol demands of every packet.
-        curl.setopt(pycurl.INFILESIZE_LARGE, request.outgoing.length if request.outgoing is not None else 0)
-        curl.setopt(pycurl.UPLOAD_BUFFERSIZE, _UPLOAD_BUFFER_BYTES)
-        curl.setopt(pycurl.READFUNCTION, self._on_read)
-        curl.setopt(pycurl.SEEKFUNCTION, self._on_seek)
-
     @property
     def was_connected(self) -> bool:
         """Whether the last request got as far as a connection to whoever it was for.
@@ -345,8 +259,8 @@ class Client:
         """Drop the request, if there is one; the handler hears nothing more."""
         if self._handler is not None:
             self._handler = None
-            if self._digger is not None:
-                self._fill_in()
+            if self._connections.is_digging:
+                self._connections.fill_in()
                 return
             self._engine.remove(self._curl)
             if self._taken_fd is not None:
@@ -356,12 +270,8 @@ class Client:
     def close(self) -> None:
         """Drop the request and the handle."""
         self.abort()
-        self._fill_in()
-        if self._tunnel_fd >= 0:
-            os.close(self._tunnel_fd)
-            self._tunnel_fd = -1
         self._curl.close()
-        self._give_up_own()
+        self._connections.close()
 
     def finish(self, error: tuple[int, str] | None) -> None:
         """libcurl is done with the request."""
@@ -378,7 +288,7 @@ class Client:
         if error is not None and request.method and self._response is None and self._failure is None:
             # Who refuses a body need not read it: the answer may be whole although the connection broke.
             self._read_header()
-        if self._lacks_tunnel and error is not None:
+        if self._connections.lacks_tunnel and error is not None:
             self._ask_for_tunnel(handler)
             return
         if error is not None and request.is_tunnelled and self._is_challenged_by_proxy():
@@ -563,8 +473,3 @@ class Client:
             transient=False,
         )
         return -1
-
-
-def _as_curl_has_it(proxy: Proxy) -> str:
-    """libcurl resolves names itself for `socks5`, and leaves that to the proxy with another word for the protocol."""
-    return str(proxy).replace("socks5:", "socks5h:", 1)

@@ -7,18 +7,27 @@ The rule: what is not set here or by a request is libcurl's default and nobody's
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any, Final
 
 import pycurl
 
+from openbits.core.proxylist import Proxy
 from openbits.version import __version__
-from openbits.worker.asking import BELIEF, Belief
+from openbits.worker.asking import BELIEF, Belief, Request
 
 USER_AGENT: Final = f"OpenBITS/{__version__}"
 _BUFFER_BYTES: Final = 512 * 1024
+_UPLOAD_BUFFER_BYTES: Final = 512 * 1024
+"""What libcurl asks for at once; more brings nothing, 64 KiB cost half as much again."""
 _SUPPRESS_CONNECT_HEADERS: Final = 265
 """CURLOPT_SUPPRESS_CONNECT_HEADERS, for which pycurl has no name: a proxy's answer to CONNECT is not the server's."""
 _PEM: Final = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+_CA_CACHE_TIMEOUT: Final = 321
+"""CURLOPT_CA_CACHE_TIMEOUT, for which pycurl has no name."""
+_CA_CACHE_S: Final = 10
+"""An authority that was added to, or taken from, the machine's store counts so soon. libcurl would take a day; to read
+the store costs some 10 ms, too much for each connection."""
 
 
 def make_handle(ca_file: str, connect_timeout_s: int) -> Any:
@@ -46,8 +55,52 @@ def make_handle(ca_file: str, connect_timeout_s: int) -> Any:
     # A file that is not there ends every secure connection; left out, a default of the library's would take its place.
     curl.setopt(pycurl.CAINFO, ca_file)
     curl.setopt(pycurl.PROXY_CAINFO, ca_file)
+    curl.setopt(_CA_CACHE_TIMEOUT, _CA_CACHE_S)
     set_belief(curl, BELIEF)
     return curl
+
+
+def set_method(
+    curl: Any, request: Request, *, on_read: Callable[[int], bytes | int], on_seek: Callable[[int, int], int]
+) -> None:
+    """Say how the next request asks, and where its body comes from."""
+    curl.setopt(pycurl.FRESH_CONNECT, 1 if request.fresh else 0)
+    curl.setopt(
+        pycurl.HTTP_VERSION,
+        pycurl.CURL_HTTP_VERSION_1_1 if request.method or request.connection else pycurl.CURL_HTTP_VERSION_2TLS,
+    )
+    if request.method in ("", "GET", "HEAD"):
+        is_head = request.head or request.method == "HEAD"
+        curl.unsetopt(pycurl.CUSTOMREQUEST)
+        curl.setopt(pycurl.NOBODY, 1 if is_head else 0)
+        if not is_head:
+            curl.setopt(pycurl.HTTPGET, 1)
+        if request.download_method:
+            curl.setopt(pycurl.CUSTOMREQUEST, request.download_method)
+        return
+    curl.setopt(pycurl.NOBODY, 0)
+    curl.setopt(pycurl.UPLOAD, 1)
+    curl.setopt(pycurl.CUSTOMREQUEST, request.method)
+    # Said even when it is 0, as the upload protocol demands of every packet.
+    curl.setopt(pycurl.INFILESIZE_LARGE, request.outgoing.length if request.outgoing is not None else 0)
+    curl.setopt(pycurl.UPLOAD_BUFFERSIZE, _UPLOAD_BUFFER_BYTES)
+    curl.setopt(pycurl.READFUNCTION, on_read)
+    curl.setopt(pycurl.SEEKFUNCTION, on_seek)
+
+
+def proxy_address(proxy: Proxy) -> str:
+    """As libcurl has it, which resolves names itself for `socks5`, and leaves that to the proxy by another word."""
+    return str(proxy).replace("socks5:", "socks5h:", 1)
+
+
+def log_on_to_proxy(curl: Any, login: tuple[str, str] | None) -> None:
+    """Give the handle the user name and the password for a SOCKS proxy, or take them from it."""
+    if login is None:
+        curl.unsetopt(pycurl.PROXYUSERNAME)
+        curl.unsetopt(pycurl.PROXYPASSWORD)
+    else:
+        curl.setopt(pycurl.PROXYUSERNAME, login[0].encode())
+        curl.setopt(pycurl.PROXYPASSWORD, login[1].encode())
 
 
 def show_tunnels(curl: Any, *, are_shown: bool) -> None:

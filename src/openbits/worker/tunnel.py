@@ -62,6 +62,11 @@ class Digger:
         curl.setopt(pycurl.WRITEFUNCTION, self._on_body)
         return curl
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether the proxy has been asked and has not answered."""
+        return self._done is not None
+
     def dig(self, request: Request, done: Callable[[Outcome], None]) -> None:
         """Ask for the tunnel that a request needs, with the lines that the request has for the proxy."""
         assert request.proxy is not None

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openbits.worker import netrc
 from openbits.worker.netrc import Netrc, parse_netrc, read_netrc
 
 
@@ -72,7 +71,7 @@ def test_i9_any_text_can_be_read(text: str, likely: str) -> None:
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     own = pwd.getpwuid(os.getuid())
     account = pwd.struct_passwd((*own[:5], str(tmp_path), own.pw_shell))
-    monkeypatch.setattr(netrc.pwd, "getpwuid", lambda _uid: account)
+    monkeypatch.setattr(pwd, "getpwuid", lambda _uid: account)
     return tmp_path
 
 

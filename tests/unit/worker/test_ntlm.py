@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from pathlib import Path
 
 import pytest
@@ -52,7 +51,7 @@ def test_j35_a_wrong_password_is_refused() -> None:
         server.step(mine.step(challenge))
 
 
-@pytest.mark.parametrize("said", [b"", b"NTLMSSP\0", os.urandom(64), b"NTLMSSP\0\2\0\0\0" + b"\xff" * 60, b"`\x82"])
+@pytest.mark.parametrize("said", [b"", b"NTLMSSP\0", bytes(range(64)), b"NTLMSSP\0\2\0\0\0" + b"\xff" * 60, b"`\x82"])
 @pytest.mark.parametrize("is_in_spnego", [False, True])
 def test_j35_hostile_tokens_end_the_handshake(said: bytes, is_in_spnego: bool) -> None:
     mine = handshake(is_in_spnego=is_in_spnego)
