@@ -8,7 +8,8 @@ for pair in nginx:nginx-light aria2c:aria2 curl:curl ip:iproute2 openssl:openssl
     systemd-nspawn:systemd-container mmdebstrap:mmdebstrap dconf:dconf-cli dbus-daemon:dbus-daemon \
     /usr/lib/python3/dist-packages/dbusmock:python3-dbusmock \
     krb5kdc:krb5-kdc kadmin.local:krb5-admin-server kinit:krb5-user apache2:apache2 squid:squid-openssl \
-    /usr/lib/apache2/modules/mod_auth_gssapi.so:libapache2-mod-auth-gssapi /usr/sbin/danted:dante-server; do
+    /usr/lib/apache2/modules/mod_auth_gssapi.so:libapache2-mod-auth-gssapi \
+    /etc/gss/mech.d/mech.ntlmssp.conf:gss-ntlmssp /usr/sbin/danted:dante-server; do
     command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair#*:}"
 done
 [ -n "$missing" ] || exit 0

@@ -86,7 +86,12 @@ class World:
         proxies: Any = type(
             "FakeProxies",
             (),
-            {"choose": lambda _self, _url: None, "named": lambda _self, failure, _request: failure},
+            {
+                "is_known": lambda _self, _url: True,
+                "choose": lambda _self, _url: None,
+                "named": lambda _self, failure, _request: failure,
+                "has_other_way": lambda *_: False,
+            },
         )()
         challenges: Any = type("FakeChallenges", (), {"is_asked": lambda *_: False})()
         run: Any = type(
