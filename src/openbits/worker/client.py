@@ -305,9 +305,13 @@ class Client:
     def _ask_for_tunnel(self, handler: Handler) -> None:
         """The tunnel that there was is gone: it takes another handshake to get one."""
         self._engine.remove(self._curl)
-        answer = self._asked_last
-        assert answer is not None, "who digs was asked before"
-        self._answer_for_proxy(answer, handler)
+        request, answer = self._request, self._asked_last
+        assert request is not None
+        if answer is None:
+            # It was another client of the transfer that was asked: this one is going to be.
+            self._dig(request, handler)
+        else:
+            self._answer_for_proxy(answer, handler)
 
     def _is_challenged_by_proxy(self) -> bool:
         """Whether the proxy has asked who we are before it makes a tunnel; then the handler knows now."""
