@@ -16,6 +16,16 @@ SYSTEM_CONFIG: Final = "/etc/openbits/bitsd.toml"
 SYSTEM_SOCKET: Final = f"{SYSTEM_RUNTIME_DIR}/{SOCKET_NAME}"
 SYSTEM_SERVER_SOCKET: Final = "/run/bits-server/control.sock"
 
+_CA_FILES: Final = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
+
+
+def trust_store(environment: Mapping[str, str] = os.environ) -> str:
+    """Whom https servers are believed by: $SSL_CERT_FILE, else the distribution's bundle, never one of a package's.
+
+    A name, too, where there is none: no server is believed then.
+    """
+    return environment.get("SSL_CERT_FILE") or next(filter(os.path.exists, _CA_FILES), _CA_FILES[0])
+
 
 def _home(environment: Mapping[str, str]) -> str:
     home = environment.get("HOME", "")

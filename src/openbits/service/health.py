@@ -15,6 +15,7 @@ from openbits.service.logon.logon import Logon
 from openbits.service.schemes import scheme_health
 from openbits.service.terms import Terms
 from openbits.service.tickets import MachineTickets
+from openbits.service.truststore import trust_health
 from openbits.service.workers import WorkerPool
 from openbits.store.store import OpenReport
 
@@ -55,6 +56,8 @@ class Health:
         yield CheckResult(name="network", ok=connected, message=text)
         is_well, text = evaluation_health()
         yield CheckResult(name="proxy scripts", ok=is_well, message=text)
+        is_well, text = trust_health()
+        yield CheckResult(name="certificates", ok=is_well, message=text)
         is_well, text = scheme_health()
         yield CheckResult(name="authentication", ok=is_well, message=text)
         free = os.statvfs(self.state_directory)

@@ -6,15 +6,13 @@ the two modules are the only ones that know pycurl.
 
 from __future__ import annotations
 
-import os
 import time
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 import pycurl
 
+from openbits.paths import trust_store
 from openbits.worker.loop import READABLE, WRITABLE, Loop, Timer
-
-_CA_FILES: Final = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
 
 
 class Carried(Protocol):
@@ -47,7 +45,7 @@ class Engine:
         self._is_settling = False
         self._deadline: float | None = None
         self._timer: Timer | None = None
-        self.ca_file = os.environ.get("SSL_CERT_FILE") or next(filter(os.path.exists, _CA_FILES), _CA_FILES[0])
+        self.ca_file = trust_store()
 
     def __repr__(self) -> str:
         return f"<Engine requests={len(self._clients)} sockets={len(self._watched)}>"
