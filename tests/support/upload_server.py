@@ -396,7 +396,10 @@ class UploadServer:
         plain = sock
         try:
             if self._tls is not None:
+                # What is wrapped has no descriptor any more that could be shut down.
                 sock = self._tls.wrap_socket(sock, server_side=True)
+                with self._lock:
+                    self._sockets.add(sock)
             connection = Connection(sock)
             while (lines := connection.read_head()) is not None:
                 self._answer(connection, _packet(lines, number))
@@ -404,7 +407,7 @@ class UploadServer:
             pass
         finally:
             with self._lock:
-                self._sockets.discard(plain)
+                self._sockets -= {plain, sock}
             _quietly(sock.close)
             _quietly(plain.close)
 

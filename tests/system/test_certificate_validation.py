@@ -31,6 +31,7 @@ from support.accounts import TestAccount, file_of, needs_root, temporary_account
 from support.ca import Authority, Certified, bundle
 from support.daemon import Daemon, running_daemon, wait_until
 from support.https_nginx import HttpsNginx, running_https_nginx
+from support.upload_server import UploadServer, wait
 
 pytestmark = needs_root
 
@@ -472,3 +473,25 @@ def test_46_only_the_program_that_was_asked_answers_and_once(
     connection.close()
     root.close()
     job.cancel()
+
+
+def test_46_the_server_of_a_cancelled_upload_is_told_by_what_was_accepted(
+    daemon: Daemon, alice: TestAccount, tmp_path: Path
+) -> None:
+    """J6: there is no program any more that could be asked, and none is."""
+    with UploadServer(tls=OURS.server_context(tmp_path)) as uploads:
+        release = threading.Event()
+        uploads.on("Fragment", wait(release))
+        manager = as_alice(daemon, alice)
+        job = manager.create_job("upload", openbits.JobType.UPLOAD, {"upload_protocol": "bits"})
+        with openbits.impersonate(alice.name):
+            openbits.set_proxy_blanket(job, openbits.Cloaking.STATIC)
+        job.add_file(uploads.url("/in/file"), file_of(alice, CONTENT, "farewell.bin"))
+        judge = Judge(True)
+        job.set_server_certificate_validation_interface(judge)
+        job.resume()
+        uploads.wait_for(lambda: "Fragment" in uploads.kinds())
+        job.cancel()
+        release.set()
+        uploads.wait_for(lambda: "Cancel-Session" in uploads.kinds())
+        assert len(judge.seen) == 1
