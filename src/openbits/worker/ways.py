@@ -122,8 +122,8 @@ def advice(attempt: Attempt, target: AuthTarget) -> str:
     """What to do about credentials that are of no use."""
     match attempt.login.source if attempt.login is not None else None:
         case Source.JOB:
-            scheme = SCHEME_OF[attempt.way].value
-            return f"set others with 'bits set-credentials JOB {target.value} {scheme}', then resume the job"
+            options = f"--target {target.value} --scheme {SCHEME_OF[attempt.way].value}"
+            return f"set others with 'bits set-credentials {options}', then resume the job"
         case Source.URL:
             return "correct the URL, then resume the job"
         case Source.NETRC:
