@@ -165,6 +165,7 @@ class Farewells:
             farewell.worker, farewell.transfer = worker, number
             try:
                 worker.send(start_of(number, job, terms, self._configuration(), takes_handles=False))
+                worker.knows_secrets = worker.knows_secrets or terms.has_passwords
                 for credential in terms.credentials:
                     for part in credential.frames(number):
                         worker.send(part)

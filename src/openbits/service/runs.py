@@ -319,6 +319,7 @@ class Conductor:
     def _hand_over(self, run: Run, worker: Worker, job: Job, terms: NetworkTerms) -> None:
         start = start_of(run.number, job, terms, self.configuration, takes_handles=run.hand_over is not None)
         worker.send(start)
+        worker.knows_secrets = worker.knows_secrets or terms.has_passwords
         for credential in terms.credentials:
             for part in credential.frames(run.number):
                 worker.send(part)

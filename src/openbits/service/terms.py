@@ -67,6 +67,11 @@ class NetworkTerms:
     uses_netrc: bool = False
     """Whether the job allows ~/.netrc, and it is the owner who speaks: nobody else's is meant."""
 
+    @property
+    def has_passwords(self) -> bool:
+        """Whether a worker that is told these terms knows a password."""
+        return bool(self.credentials or self.userinfo)
+
     def userinfo_of(self, index: int) -> str:
         """`name:password` of a file's remote name; empty where there is none."""
         return self.userinfo.get(index, "")

@@ -84,6 +84,8 @@ class Worker:
             channel, on_frame=self._receive, on_closed=self._closed, on_carrier=self._receive_with_descriptor
         )
         self.idle_timer: asyncio.TimerHandle | None = None
+        self.knows_secrets = False
+        """Whether it was ever told a password: what a program has forgotten is still in its memory until it ends."""
 
     def __repr__(self) -> str:
         return f"<Worker pid={self.pid} uid={self.identity.uid} transfers={len(self._transfers)}>"

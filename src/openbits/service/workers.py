@@ -266,8 +266,8 @@ class WorkerPool:
         self._let_go_after(worker, self._stay_s(worker))
 
     def _stay_s(self, worker: Worker) -> float:
-        """How long a worker stays without work: nothing is to run of an account that is logged off."""
-        return 0.0 if self._is_away(worker.identity.uid) else self._idle_s
+        """How long a worker stays without work: no account that is logged off has one, and no password stays in one."""
+        return 0.0 if worker.knows_secrets or self._is_away(worker.identity.uid) else self._idle_s
 
     def _let_go_after(self, worker: Worker, delay_s: float) -> None:
         if worker.idle_timer is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from openbits.frames.network import ImplicitSpec
 from openbits.frames.worker import StartTransfer
 from openbits.service.configuration import Configuration, Credentials
 from openbits.service.secrets import KEY_BYTES, Secrets
+from openbits.service.workers import HANDED_OUT_S
 from support import virtual
 from support.service import ALICE, ROOT, Service, running, taken
 
@@ -229,5 +231,33 @@ def test_i14_another_key_ends_the_job_in_error_until_they_are_set_again() -> Non
             await service.manager.resume(ALICE, job)
             await virtual.rest()
             assert [frame.password for frame in taken(service.worker)] == ["again"]
+
+    virtual.run(story())
+
+
+def test_i14_a_worker_that_knew_a_password_ends_with_its_last_work() -> None:
+    """Others stay for a while, for the next job."""
+
+    async def story() -> None:
+        async with running() as service:
+            plain = await service.create()
+            await service.say(service.worker.started(), service.worker.done(0), service.worker.ended())
+            assert service.state(plain) is JobState.TRANSFERRED
+            first = service.worker
+            assert first.is_alive
+            job = await service.create(resume=False)
+            calls = service.runtime.services.credentials
+            await calls.set_credentials(ALICE, job, **BASIC, user_name="alice", password=MARKER)
+            await service.manager.resume(ALICE, job)
+            await virtual.rest()
+            assert service.worker is first
+            await service.say(first.started(), first.done(0), first.ended())
+            assert service.state(job) is JobState.TRANSFERRED
+            await asyncio.sleep(HANDED_OUT_S + 0.1)
+            await virtual.rest()
+            assert not first.is_alive
+            # What is left to be done is done by another one.
+            assert (await service.manager.complete(ALICE, job)).result == "S_OK"
+            assert service.worker is not first
 
     virtual.run(story())
