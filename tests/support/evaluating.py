@@ -26,6 +26,8 @@ class PacWorker(WorkerProcess):
 
     def __init__(self, *, env: dict[str, str] | None = None, limits: Mapping[str, float] | None = None) -> None:
         self.evaluators: list[subprocess.Popen[bytes]] = []
+        self.brings = True
+        """Whether the service answers at all."""
         self.refusal = ""
         """Why there is no evaluator, for tests in which there is none."""
         self.impostor: socket.socket | None = None
@@ -36,7 +38,7 @@ class PacWorker(WorkerProcess):
     def receive(self, timeout_s: float = TIMEOUT_S) -> object | None:
         """See WorkerProcess: what wants an evaluator gets one."""
         message = super().receive(timeout_s)
-        if isinstance(message, EvaluatorWanted):
+        if isinstance(message, EvaluatorWanted) and self.brings:
             self._bring(message.transfer)
         return message
 

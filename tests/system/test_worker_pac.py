@@ -283,10 +283,11 @@ def test_a_server_that_has_no_script_is_an_error_and_never_a_direct_connection(
 
 
 def test_a_server_that_hangs_is_waited_for_no_longer_than_a_while(origin: Origin, tmp_path: Path) -> None:
-    path = f"/{os.urandom(4).hex()}.pac"
-    origin.serve(path, lambda _, __: origin.closing.wait(30) and None)
+    def hang(_: Request, __: Connection) -> None:
+        hanging.closing.wait(30)
+
     with Origin() as hanging, PacWorker(limits={"pacscript.FETCH_LIMIT_S": 1.0}) as worker:
-        hanging.serve("/pac", lambda _, __: hanging.closing.wait(30) and None)
+        hanging.serve("/pac", hang)
         ended = worker.fetch(spec(origin.url("/gen/10/1"), tmp_path), proxy=script_at(hanging.url("/pac")))
         assert_unfollowed(ended, "did not come within 1 s", transient=True)
 
@@ -339,7 +340,7 @@ def test_without_an_evaluator_nothing_goes_out(worker: PacWorker, origin: Origin
 
 def test_an_evaluator_that_nobody_brings_is_not_waited_for_for_ever(origin: Origin, tmp_path: Path) -> None:
     with PacWorker(limits={"pac.EVALUATOR_LIMIT_S": 0.5}) as worker:
-        worker._bring = lambda _transfer: None  # type: ignore[method-assign]  # a service that does not answer
+        worker.brings = False
         ended = worker.fetch(spec(origin.url("/gen/10/1"), tmp_path), proxy=written(tmp_path, "return 'DIRECT'"))
         assert_unfollowed(ended, "no process could be started", transient=True)
 

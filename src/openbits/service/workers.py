@@ -70,6 +70,7 @@ class WorkerPool:
         self._alive: set[Worker] = set()
         self._evaluators: set[int] = set()
         """By pid: processes of accounts that are no workers any more."""
+        self._is_leaving = False
         self._for_evaluators: set[int] = set()
         """By request: those that have been ordered."""
         self.started = 0
@@ -87,6 +88,7 @@ class WorkerPool:
 
     def announce_stop(self, exit_status: int) -> None:
         """Tell the monitor that the service ends by its own will."""
+        self._is_leaving = True
         self._monitor.send(ServiceStopping(exit_status=exit_status))
 
     def next_transfer(self) -> int:
@@ -147,7 +149,8 @@ class WorkerPool:
 
     def end_evaluator(self, pid: int) -> None:
         """End an evaluator, which may have ended by itself."""
-        if pid in self._evaluators:
+        # A monitor that was told that the service leaves takes no orders, and ends what is left.
+        if pid in self._evaluators and not self._is_leaving:
             self._monitor.send(KillWorker(pid=pid))
 
     def account_left(self, uid: int) -> None:

@@ -88,7 +88,6 @@ class World:
             (),
             {
                 "is_known": lambda _self, _url: True,
-                "is_known": lambda _self, _url: True,
                 "choose": lambda _self, _url: None,
                 "named": lambda _self, failure, _request: failure,
                 "has_other_way": lambda *_: False,
