@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from openbits.errors import ErrorContext
+from openbits.frames.network import TlsSpec
 from openbits.frames.worker import FileSpec
 from support.origin import Origin, generate
 from support.worker_process import WorkerProcess
@@ -100,3 +101,12 @@ def test_client_certificate_that_we_do_not_have(certificate: tuple[Path, Path], 
 
 def test_system_store_is_found() -> None:
     assert os.path.exists("/etc/ssl/certs/ca-certificates.crt")
+
+
+@pytest.mark.parametrize("flags", [0, 0x04, 0x08])
+def test_without_a_trust_store_nobody_is_believed(origin: Origin, tmp_path: Path, flags: int) -> None:
+    missing = str(tmp_path / "no such file")
+    with WorkerProcess(env={"SSL_CERT_FILE": missing}) as worker:
+        ended = worker.fetch(spec(origin.url("/gen/10/1"), tmp_path), tls=TlsSpec(security_flags=flags))
+    assert (ended.error, ended.transient) == ("ERROR_WINHTTP_SECURE_FAILURE", False)
+    assert missing in ended.message

@@ -8,8 +8,10 @@ at here: libcurl compares it for every job, unless the job overlooks that.
 from __future__ import annotations
 
 import base64
+import errno
 import functools
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -23,7 +25,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from OpenSSL import crypto
 
 from openbits.worker.failure import Failure
-from openbits.worker.tlserrors import UNKNOWN_CA, certificate_failure
+from openbits.worker.tlserrors import UNKNOWN_CA, certificate_failure, unreadable_store
 
 CHECK_CRL: Final = 0x01
 IGNORE_NAME: Final = 0x02
@@ -81,6 +83,8 @@ def judge(chain: Sequence[str], flags: int, whose: str, ca_file: str) -> Judged 
             return certificate_failure(_BAD, whose, "the server shows none")
         path, is_known = _path(shown, flags, ca_file)
         problem = path if isinstance(path, int) else _problem(path, flags)
+    except OSError as error:
+        return unreadable_store(f"{ca_file}: {error.strerror}")
     except (ValueError, UnsupportedAlgorithm, crypto.Error) as error:
         return certificate_failure(_BAD, whose, f"it cannot be read ({_first_line(error)})")
     if isinstance(path, int) or problem:
@@ -99,7 +103,7 @@ def _path(
     shown: tuple[x509.Certificate, ...], flags: int, ca_file: str
 ) -> tuple[tuple[x509.Certificate, ...] | int, bool]:
     """The chain that OpenSSL builds, or its number for why there is none; and whether its end is known."""
-    found = _verify(shown, system_store(ca_file, ignores_date=bool(flags & IGNORE_DATE)))
+    found = _verify(shown, _system_store(ca_file, ignores_date=bool(flags & IGNORE_DATE)))
     if isinstance(found, int) and found in UNKNOWN_CA and flags & IGNORE_UNKNOWN_CA:
         # Whoever stands at the end of what the server shows counts as known; the rest of the chain must still hold.
         store = _new_store(ignores_date=bool(flags & IGNORE_DATE))
@@ -117,11 +121,20 @@ def _verify(shown: tuple[x509.Certificate, ...], store: crypto.X509Store) -> tup
     return tuple(each.to_cryptography() for each in chain)
 
 
-@functools.lru_cache(maxsize=4)
-def system_store(ca_file: str, *, ignores_date: bool) -> crypto.X509Store:
-    """Whom the machine trusts. Reading it takes some ten milliseconds, and is done once."""
+def _system_store(ca_file: str, *, ignores_date: bool) -> crypto.X509Store:
+    """Whom the machine trusts. Raises OSError."""
+    status = os.stat(ca_file)
+    return _read_store(ca_file, (status.st_ino, status.st_size, status.st_mtime_ns), ignores_date=ignores_date)
+
+
+@functools.lru_cache(maxsize=2)
+def _read_store(ca_file: str, _version: tuple[int, int, int], *, ignores_date: bool) -> crypto.X509Store:
+    """Read it, which takes some ten milliseconds, once for each version."""
     store = _new_store(ignores_date=ignores_date)
-    store.load_locations(ca_file)
+    try:
+        store.load_locations(ca_file)
+    except crypto.Error as error:
+        raise OSError(errno.EINVAL, f"nothing in it can be read ({_first_line(error)})", ca_file) from None
     return store
 
 

@@ -96,16 +96,21 @@ def secure_failure(code: int, detail: str, verify_result: int, whose: str, *, sh
                 has_other_key=True,
             )
         case _ if code == _CA_CERTIFICATE_BAD:
-            return _fatal(
-                "ERROR_WINHTTP_SECURE_FAILURE",
-                "the system's trust store cannot be read, so that nobody is trusted: install the distribution's "
-                f"ca-certificates ({detail})",
-            )
+            return unreadable_store(detail)
         case _:
             return _fatal(
                 "ERROR_WINHTTP_SECURE_CHANNEL_ERROR",
                 f"no secure connection to {whose} could be set up: {detail}: check that it speaks TLS 1.2 or later",
             )
+
+
+def unreadable_store(detail: str) -> Failure:
+    """Nobody is trusted, because it cannot be read who is."""
+    return _fatal(
+        "ERROR_WINHTTP_SECURE_FAILURE",
+        "the system's trust store cannot be read, so that nobody is trusted: install the distribution's "
+        f"ca-certificates ({detail})",
+    )
 
 
 def alert_failure(detail: str, whose: str, *, shown: str = "") -> Failure | None:

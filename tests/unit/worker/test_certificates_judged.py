@@ -140,3 +140,27 @@ def test_a_trust_store_may_hold_an_authority_that_is_no_root(world: World, tmp_p
     good = world.inter.issue()
     pem = [good.certificate.public_bytes(Encoding.PEM).decode()]
     assert isinstance(judge(pem, 0x4, "h", bundle(tmp_path / "inter.pem", world.inter)), Judged)
+
+
+def test_an_authority_that_is_taken_out_of_the_trust_store_is_gone(world: World, tmp_path: Path) -> None:
+    good = world.inter.issue()
+    pem = [each.public_bytes(Encoding.PEM).decode() for each in (good.certificate, *good.chain)]
+    path = bundle(tmp_path / "ca.pem", world.root)
+    assert isinstance(judge(pem, 0, "h", path), Judged)
+    bundle(tmp_path / "ca.pem", world.stranger)
+    found = judge(pem, 0, "h", path)
+    assert isinstance(found, Failure)
+    assert found.name == CA
+
+
+@pytest.mark.parametrize("content", [None, b"", b"nobody"])
+def test_a_trust_store_that_cannot_be_read_is_said_to_be_that(
+    world: World, tmp_path: Path, content: bytes | None
+) -> None:
+    path = tmp_path / "ca.pem"
+    if content is not None:
+        path.write_bytes(content)
+    found = judge([world.inter.issue().pem.decode()], ALL, "h", str(path))
+    assert isinstance(found, Failure)
+    assert (found.name, found.transient) == ("ERROR_WINHTTP_SECURE_FAILURE", False)
+    assert str(path) in found.message
