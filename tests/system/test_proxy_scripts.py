@@ -147,6 +147,8 @@ def test_an_evaluator_has_nothing_of_the_account_and_ends_with_the_run(home: Hou
     assert (status["Seccomp"], status["NoNewPrivs"], status["Threads"]) == ("2", "1", "1")
     assert {int(status[name], 16) for name in ("CapEff", "CapPrm", "CapInh", "CapAmb")} == {0}
     assert os.listdir(f"/proc/{evaluator.pid}/fd") == ["0"]
+    why = home.daemon.bits("why", job, account=home.alice, check=True).stdout
+    assert f"it goes through the proxy http://{home.squid.place} ({home.alice.name}'s own proxy settings: PAC " in why
     # Nobody counts it among the workers.
     assert home.daemon.statistics()["workers"] == 1
     home.daemon.bits("suspend", job, account=home.alice, check=True)

@@ -6,6 +6,8 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import ssl
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -176,6 +178,45 @@ def test_a_script_may_be_redirected_and_is_not_fetched_again(worker: PacWorker, 
     there = script_at(origin.url(f"/to?url={settings.script_url}"))
     assert_fetched(worker.fetch(spec(origin.url("/gen/84/1"), tmp_path), proxy=there), tmp_path, 84)
     assert len(origin.requests_of(path)) == 1
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    directory = tmp_path_factory.mktemp("tls")
+    certificate, key = directory / "c.pem", directory / "k.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
+            *("-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"),
+            *("-keyout", key, "-out", certificate),
+        ],
+        check=True,
+        capture_output=True,
+        timeout=30,
+    )
+    return certificate, key
+
+
+def test_scripts_and_proxies_by_tls_are_believed_as_the_system_believes(
+    origin: Origin, certificate: tuple[Path, Path], tmp_path: Path
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    with (
+        Origin(tls=context) as secure,
+        ProxyServer(hosts={"origin.test": origin.port}, tls=context) as proxy,
+    ):
+        script = (SCRIPT % f"return 'HTTPS {proxy.place}'").encode()
+        secure.serve("/pac", lambda _, connection: connection.send_whole(200, script))
+        settings = script_at(f"https://127.0.0.1:{secure.port}/pac")
+        with PacWorker(env={"SSL_CERT_FILE": str(certificate[0])}) as worker:
+            ended = worker.fetch(spec("http://origin.test/gen/86/1", tmp_path), proxy=settings)
+            assert_fetched(ended, tmp_path, 86)
+            assert worker.all(ProxyChosen)[0].way.startswith(f"through the proxy https://{proxy.place} (")
+        with PacWorker() as worker:
+            ended = worker.fetch(spec("http://origin.test/gen/86/1", tmp_path, 1), proxy=settings)
+            assert_unfollowed(ended, "could not be fetched", "trust store", transient=False)
+        assert len(proxy.requests) == 1
 
 
 # --- SOCKS -------------------------------------------------------------------------------------------
