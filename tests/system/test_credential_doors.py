@@ -259,8 +259,11 @@ def test_i14_i8_when_it_ends_not_even_what_was_sealed_is_left(house: House, how:
     job = house.create(vault.url("/a", f"u:{URL_PASSWORD}"), "a")
     house.give_password(job, PASSWORD)
     house.give_headers(job, f"X-Token: {TOKEN}\n")
+    [worker] = [each for each in daemon.workers() if each.uids[0] == house.alice.uid]
     house.bits("resume", job)
     daemon.wait_state(job, "TRANSFERRED")
+    # What a program has forgotten is still in its memory: who knew a password ends.
+    wait_until(functools.partial(is_gone, worker.pid), "alice's worker to end")
     sealed = sealed_in(house)
     assert len(sealed) == 3
     assert files_that_hold(daemon.base, sealed) != []
@@ -279,8 +282,6 @@ def test_i14_i8_when_it_ends_not_even_what_was_sealed_is_left(house: House, how:
     else:
         house.bits(how, job)
     assert sealed_in(house) == []
-    # What a program has forgotten is still in its memory: who knew a password ends.
-    wait_until(lambda: all(each.uids[0] != house.alice.uid for each in daemon.workers()), "alice's worker to end")
     assert daemon.stop() == 0
     assert files_that_hold(daemon.state_dir, sealed) == []
     daemon.start()
