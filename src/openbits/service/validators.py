@@ -42,11 +42,12 @@ MOST_ACCEPTED: Final = 256
 """So many certificates are remembered for a job; beyond that the one that was used longest ago is asked about again."""
 MOST_WAITING: Final = 64
 """So many questions of one job may wait: as many as it may have files on the way."""
-MOST_CERTIFICATES: Final = 64
+MOST_CERTIFICATES: Final = 512
+"""More than fit into a frame, as servers show them: what is too long, the worker leaves out."""
 LONGEST_REASON: Final = 400
 REFUSED: Final = "BG_E_ERROR_CONTEXT_SERVER_CERTIFICATE_CALLBACK"
 """The error of a refusal that names no other."""
-_SERVER: Final = re.compile(r"[!-~]{1,300}:[0-9]{1,5}")
+_SERVER: Final = re.compile(r"\S{1,300}:[0-9]{1,5}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -305,7 +306,9 @@ def shown_in(seen: CertificateSeen, job: Job, asked: int) -> Shown | None:
     is_possible = (
         seen.number == asked + 1
         and seen.index in range(job.part_count)
+        # A host may have a name in any script.
         and _SERVER.fullmatch(seen.server)
+        and seen.server.isprintable()
         and 0 < len(seen.chain) <= MOST_CERTIFICATES
     )
     try:

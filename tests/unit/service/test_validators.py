@@ -85,8 +85,13 @@ def test_h12_accepted_is_asked_once_by_server_and_certificate() -> None:
             await service.say(seen(service.worker, 2, leaf=OTHER))
             service.runtime.validators.answer(ALICE, job, (await asked(program)).name, "", "")
             await virtual.rest()
-            await service.say(seen(service.worker, 3, server="origin.example:8443"))
-            assert (await asked(program)).shown.server == "origin.example:8443"
+            others = ("origin.example:8443", "[fe80::1%25eth0]:443", "stra\xdfe.example:443")
+            for number, server in enumerate(others, 3):
+                await service.say(seen(service.worker, number, server=server))
+                question = await asked(program)
+                assert question.shown.server == server
+                service.runtime.validators.answer(ALICE, job, question.name, "", "")
+                await virtual.rest()
 
     virtual.run(story())
 
@@ -402,6 +407,8 @@ HOSTILE: list[dict[str, Any]] = [
     {"server": "no port"},
     {"server": "x" * 400 + ":443"},
     {"server": "new\nline:443"},
+    {"server": "esc\x1b[2J:443"},
+    {"server": "b\u202eidi:443"},
     {"chain": ()},
     {"chain": ("",)},
     {"chain": ("no base64!",)},
