@@ -63,7 +63,10 @@ ACCEPTED: Final = Verdict()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
-    """A certificate as a worker saw it; each of the chain DER in base64, the server's own first."""
+    """A certificate as a worker saw it; each of the chain DER in base64, the server's own first.
+
+    The chain is empty where not even that one fits into a frame.
+    """
 
     file_index: int
     server: str
@@ -201,7 +204,12 @@ class Validators:
 
     def recall(self, job: Job, shown: Shown) -> Verdict:
         """Say what is known of a certificate without asking anybody."""
-        if not job.asks_about_certificates or self._is_accepted(job.id, shown.key):
+        if not job.asks_about_certificates:
+            return ACCEPTED
+        if not shown.chain:
+            text = f"the certificate of {shown.server} is too large to be shown to the program that is to check it"
+            return Verdict(error=REFUSED, message=text)
+        if self._is_accepted(job.id, shown.key):
             return ACCEPTED
         return Verdict(
             error=UNJUDGED,
@@ -213,7 +221,7 @@ class Validators:
         """Find out whether a certificate will do for the job, asking its program where that is not known."""
         known = self.recall(job, shown)
         program = self._registered.get(job.id)
-        if not known.error or program is None:
+        if not known.error or program is None or not shown.chain:
             return known
         if program.waiting >= MOST_WAITING:
             return Verdict(error=UNJUDGED, message="too many certificates wait to be checked: resume the job later")
@@ -309,7 +317,7 @@ def shown_in(seen: CertificateSeen, job: Job, asked: int) -> Shown | None:
         # A host may have a name in any script.
         and _SERVER.fullmatch(seen.server)
         and seen.server.isprintable()
-        and 0 < len(seen.chain) <= MOST_CERTIFICATES
+        and len(seen.chain) <= MOST_CERTIFICATES
     )
     try:
         if is_possible and all(base64.b64decode(each, validate=True) for each in seen.chain):

@@ -18,6 +18,7 @@ from openbits.service.validators import (
     MOST_ACCEPTED,
     MOST_CERTIFICATES,
     MOST_WAITING,
+    REFUSED,
     Question,
     Registration,
 )
@@ -409,7 +410,6 @@ HOSTILE: list[dict[str, Any]] = [
     {"server": "new\nline:443"},
     {"server": "esc\x1b[2J:443"},
     {"server": "b\u202eidi:443"},
-    {"chain": ()},
     {"chain": ("",)},
     {"chain": ("no base64!",)},
     {"chain": (LEAF, "é")},
@@ -425,6 +425,17 @@ def test_46_a_worker_that_says_what_cannot_be_is_killed(wrong: dict[str, Any]) -
             worker = service.worker
             await service.say(seen(worker, **wrong))
             assert not worker.is_alive
+            assert program.questions.empty()
+
+    virtual.run(story())
+
+
+def test_46_a_certificate_that_is_too_large_to_be_shown_is_refused() -> None:
+    async def story() -> None:
+        async with running() as service:
+            _, program = await asking(service)
+            await service.say(seen(service.worker, chain=()))
+            assert judged(service.worker) == (1, REFUSED)
             assert program.questions.empty()
 
     virtual.run(story())
