@@ -91,11 +91,11 @@ def test_h7_from_the_error_to_the_flag_to_the_file(
     person: Person, tmp_path: Path, fault: str, word: str, error: str
 ) -> None:
     certified = {
-        "expired": lambda: ROOT.issue(not_after=PAST),
-        "unknown": STRANGER.issue,
-        "elsewhere": lambda: ROOT.issue("elsewhere.test"),
-        "usage": lambda: ROOT.issue(usages=(CLIENT,)),
-    }[fault]()
+        "expired": ROOT.issue(not_after=PAST),
+        "unknown": STRANGER.issue(),
+        "elsewhere": ROOT.issue("elsewhere.test"),
+        "usage": ROOT.issue(usages=(CLIENT,)),
+    }[fault]
     with Origin(tls=certified.server_context(tmp_path)) as origin:
         job = person.add(origin.url("/gen/70000/1"), "")
         assert person.resume(job) == PREFIX + error
