@@ -35,6 +35,7 @@ from openbits.worker.curlhandle import (
     set_belief,
     set_method,
     set_probe,
+    set_proxy_lines,
     show_tunnels,
     shown_chain,
 )
@@ -174,7 +175,7 @@ class Client:
             curl.setopt(pycurl.HTTPHEADER, [line.encode("utf-8", "surrogateescape") for line in headers])
             self._headers = headers
         if request.proxy_headers != self._proxy_headers:
-            curl.setopt(pycurl.PROXYHEADER, [line.encode("utf-8", "surrogateescape") for line in request.proxy_headers])
+            set_proxy_lines(curl, request.proxy_headers)
             self._proxy_headers = request.proxy_headers
         if proxy != self._proxy:
             curl.setopt(pycurl.PROXY, proxy_address(proxy) if proxy is not None else "")

@@ -106,7 +106,8 @@ class Connections:
             curl.setopt(pycurl.OPENSOCKETFUNCTION, self._on_socket_wanted)
             curl.setopt(pycurl.SOCKOPTFUNCTION, lambda _fd, _purpose: int(pycurl.SOCKOPT_ALREADY_CONNECTED))
         else:
-            curl.setopt(pycurl.CONNECT_TO, [])
+            # An empty list would change nothing.
+            curl.unsetopt(pycurl.CONNECT_TO)
             curl.setopt(pycurl.OPENSOCKETFUNCTION, None)
             curl.setopt(pycurl.SOCKOPTFUNCTION, None)
         self._place = place

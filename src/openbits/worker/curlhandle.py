@@ -93,6 +93,15 @@ def proxy_address(proxy: Proxy) -> str:
     return str(proxy).replace("socks5:", "socks5h:", 1)
 
 
+def set_proxy_lines(curl: Any, lines: tuple[str, ...]) -> None:
+    """Say what the proxy is told with each request from now on, and nobody else."""
+    if lines:
+        curl.setopt(pycurl.PROXYHEADER, [line.encode("utf-8", "surrogateescape") for line in lines])
+    else:
+        # An empty list would change nothing: the next proxy would be told what was for the last.
+        curl.unsetopt(pycurl.PROXYHEADER)
+
+
 def log_on_to_proxy(curl: Any, login: tuple[str, str] | None) -> None:
     """Give the handle the user name and the password for a SOCKS proxy, or take them from it."""
     if login is None:
