@@ -81,8 +81,9 @@ def set_settings(
     """Switch to a usage.
 
     manual_proxy takes a list of proxies and one of hosts to reach without, each divided by spaces (or commas, for the
-    proxies) and hence in quotes; autoscript takes the URL of a script. What is left out is kept from an earlier call,
-    and the values of the other usages are kept too.
+    proxies) and hence in quotes; a proxy is HOST:PORT, or https://, socks5:// or socks4a://HOST:PORT. autoscript takes
+    the URL of a script (PAC). What is left out is kept from an earlier call, and the values of the other usages are
+    kept too.
     """
     given = parameters(usage.lower(), values, bypass)
     settings = context.session().perform(calls.set_account_proxy_settings(account, given))

@@ -18,6 +18,8 @@ _VARIABLES: Final = {
     "http": ("http_proxy", "all_proxy", "ALL_PROXY"),
     "https": ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"),
 }
+_SPOKEN: Final = ("http", "https", "socks5", "socks4a")
+"""With socks5 names are the proxy's to resolve here, which curl calls socks5h."""
 _PROXY: Final = re.compile(r"(?:([A-Za-z][A-Za-z0-9+.-]*)://)?(?:[^/]*(@))?([^/@\s]+)/?")
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?(?::[0-9]{1,5})?")
@@ -56,10 +58,11 @@ def _item(name: str, value: str) -> tuple[str, bool]:
     if match is None:
         raise BitsError("E_INVALIDARG", f"{name} names no proxy: correct it, or leave it out with --no-proxy-env")
     scheme, user, place = (match[1] or "http").lower(), match[2], match[3]
-    if scheme not in ("http", "https"):
+    scheme = "socks5" if scheme == "socks5h" else scheme
+    if scheme not in _SPOKEN:
         raise BitsError(
             "E_INVALIDARG",
-            f"{name} names a proxy of the kind {scheme}, and only http and https are supported: "
+            f"{name} names a proxy of the kind {scheme}, and only {', '.join(_SPOKEN)} are supported: "
             "leave it out with --no-proxy-env",
         )
     return (place if scheme == "http" else f"{scheme}://{place}"), user is not None

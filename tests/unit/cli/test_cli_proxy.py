@@ -140,6 +140,7 @@ def test_j22_lists_of_a_job_may_be_none_again() -> None:
         ({"HTTPS_PROXY": "https://p:1"}, ["https://o/"], "https=https://p:1", None),
         ({"https_proxy": "p:1", "HTTPS_PROXY": "q:1"}, ["https://o/"], "https=p:1", None),
         ({"all_proxy": "p:1"}, ["http://o/", "https://o/"], "http=p:1 https=p:1", None),
+        ({"all_proxy": "socks5h://p:1"}, ["https://o/"], "https=socks5://p:1", None),
         ({"ALL_PROXY": "p:1", "http_proxy": "q:2"}, ["http://o/", "https://o/"], "http=q:2 https=p:1", None),
         ({"http_proxy": "http://[::1]:3128"}, ["http://o/"], "http=[::1]:3128", None),
         ({"http_proxy": "p:1", "no_proxy": "a.org"}, ["http://o/"], "http=p:1", "a.org *.a.org"),
@@ -181,7 +182,7 @@ def test_a_password_of_a_variable_goes_nowhere() -> None:
     assert "user name and password" in line
 
 
-@pytest.mark.parametrize("value", ["socks5://p:1080", "http://", "http://anna:s3cret@", "p q", "ftp://p"])
+@pytest.mark.parametrize("value", ["socks4://p:1080", "http://", "http://anna:s3cret@", "p q", "ftp://p"])
 def test_a_variable_that_cannot_be_followed_is_an_error_and_not_ignored(value: str) -> None:
     with pytest.raises(BitsError) as caught:
         settings_of({"http_proxy": value}, ["http://o/"])
