@@ -137,9 +137,12 @@ def credential_rows(job: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return what the job may prove to whom, for its owner, where that is anything (J35)."""
     rows = []
     for what, implicit in (("a user name and a password", False), ("the account's own", True)):
-        slots = [slot for slot in job.get("credentials") or () if slot["implicit"] is implicit]
-        if slots:
-            meant = " and ".join(f"the {slot['target']} ({slot['scheme']})" for slot in slots)
+        schemes: dict[str, list[str]] = {}
+        for slot in job.get("credentials") or ():
+            if slot["implicit"] is implicit:
+                schemes.setdefault(slot["target"], []).append(slot["scheme"])
+        if schemes:
+            meant = " and ".join(f"the {target} ({', '.join(names)})" for target, names in schemes.items())
             rows.append(("credentials", f"{what}, for {meant}"))
     return rows
 

@@ -26,10 +26,11 @@ def test_j35_what_the_owner_allowed() -> None:
 def test_j35_which_slots_are_set_and_never_with_what() -> None:
     slots = [
         {"target": "proxy", "scheme": "basic", "implicit": False},
+        {"target": "server", "scheme": "basic", "implicit": False},
         {"target": "server", "scheme": "digest", "implicit": False},
         {"target": "server", "scheme": "negotiate", "implicit": True},
     ]
     assert credential_rows({"credentials": slots}) == [
-        ("credentials", "a user name and a password, for the proxy (basic) and the server (digest)"),
+        ("credentials", "a user name and a password, for the proxy (basic) and the server (basic, digest)"),
         ("credentials", "the account's own, for the server (negotiate)"),
     ]
