@@ -102,6 +102,7 @@ def test_i13_without_one_the_job_says_that_one_is_needed(
     """nginx answers 400, which says nothing: the handshake does."""
     ended = fetch(worker, nginx.url(server, "file"), tmp_path)
     assert (ended.error, ended.transient) == (NEEDED, False)
+    assert "BG_E_HTTP_ERROR_400" in ended.message
 
 
 def test_i13_what_is_not_required_is_not_needed_unless_the_job_is_as_strict_as_bits(

@@ -277,6 +277,24 @@ def test_a_handshake_that_breaks_off_is_a_broken_connection(worker: WorkerProces
     assert (result.error, result.transient) == ("ERROR_WINHTTP_CONNECTION_ERROR", True)
 
 
+@pytest.mark.parametrize("terms", [TlsSpec(security_flags=CA), TlsSpec(asks=True)])
+def test_a_look_that_gets_no_answer_can_be_stopped(worker: WorkerProcess, tmp_path: Path, terms: TlsSpec) -> None:
+    came = threading.Event()
+
+    def talk(sock: socket.socket) -> None:
+        sock.recv(10)
+        came.set()
+        while sock.recv(1000):
+            pass
+
+    with talking(talk) as url:
+        transfer = begin(worker, tmp_path, url, tls=terms)
+        assert came.wait(10)
+        worker.send(StopTransfer(transfer=transfer))
+        assert ended(worker, transfer).error == ""
+        # Nothing of it is left: the server sees the end of the connection.
+
+
 @pytest.mark.parametrize("flags", [0, CA])
 def test_what_speaks_no_tls_is_no_secure_channel(worker: WorkerProcess, tmp_path: Path, flags: int) -> None:
     def talk(sock: socket.socket) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -114,6 +114,8 @@ class Trust:
 
     def find_out(self, request: Request, meant_for: str, preparing: Preparing, done: Found) -> None:
         """Tell `done` what a request to an https server is to believe, maybe before this returns."""
+        if preparing.is_cancelled:
+            return
         spec = self._spec.certificate
         if spec is not None and self._identity is None:
             self._wants_identity.append(lambda: self.find_out(request, meant_for, preparing, done))
@@ -273,7 +275,11 @@ class Trust:
 
         def shown(inquiry: Inquiry, _failure: Failure | None) -> None:
             self._inquiries.discard(inquiry)
-            done(certificate_needed(host_of(request.url)) if inquiry.client.wants_certificate else failure)
+            if inquiry.client.wants_certificate:
+                needed = certificate_needed(host_of(request.url))
+                done(replace(needed, message=f"{needed.message} ({failure.name})"))
+            else:
+                done(failure)
 
         # Nothing is asked, and nothing is believed.
         belief = Belief(verifies_chain=False, verifies_name=False)
