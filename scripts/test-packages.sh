@@ -5,6 +5,7 @@ set -eu
 missing=
 for pair in nginx:nginx-light aria2c:aria2 curl:curl ip:iproute2 openssl:openssl mke2fs:e2fsprogs \
     setpriv:util-linux useradd:passwd ps:procps systemd-analyze:systemd man:man-db setfacl:acl mount:mount \
+    update-ca-certificates:ca-certificates \
     systemd-nspawn:systemd-container mmdebstrap:mmdebstrap dconf:dconf-cli dbus-daemon:dbus-daemon \
     /usr/lib/python3/dist-packages/dbusmock:python3-dbusmock \
     krb5kdc:krb5-kdc kadmin.local:krb5-admin-server kinit:krb5-user apache2:apache2 squid:squid-openssl \
