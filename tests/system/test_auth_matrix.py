@@ -440,6 +440,70 @@ def test_j35_files_of_a_transfer_are_asked_once(world: World, tmp_path: Path) ->
             assert [one.proof for one in heard] == ["-", "NTLM", "NTLM", "-", "-"]
 
 
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("proxy_name", ["basic", "digest", "ntlm", "kerberos"])
+@pytest.mark.parametrize("server_name", ["basic", "digest", "ntlm", "kerberos"])
+def test_j35_proxy_and_server_both_ask(
+    world: World, tmp_path: Path, proxy_name: str, server_name: str, tls: bool
+) -> None:
+    """Each learns its own, over whatever connections that takes; two files, so that connections are used again."""
+    asks_proxy, asks_server = SCHEMES[proxy_name], SCHEMES[server_name]
+    number = next(numbers)
+    place = {"ntlm": "spnego"}.get(asks_server.place, asks_server.place)
+    paths = [world.apache.add(f"{place}/both{number}-{index}") for index in range(2)]
+    proxy = ProxySpec(usage="manual", proxies=world.squid.address(asks_proxy.place), source="the job's")
+    world.worker.send(settings(number, proxy=proxy))
+    for target, asks in (("proxy", asks_proxy), ("server", asks_server)):
+        world.worker.send(
+            TakeCredential(
+                transfer=number, target=target, scheme=asks.scheme, user_name=asks.user, password=asks.password
+            )
+        )
+    files = tuple(
+        FileSpec(
+            index=index,
+            remote_name=world.apache.url(path, tls=tls),
+            local_name=str(tmp_path / f"f{index}"),
+            temporary_name=str(tmp_path / f"t{index}"),
+        )
+        for index, path in enumerate(paths)
+    )
+    world.worker.send(TransferFiles(transfer=number, files=files, last=True))
+    ended = world.worker.wait_for(TransferEnded, functools.partial(_is_of, number))
+    assert (ended.error, ended.message) == ("", "")
+    for path in paths:
+        for one in world.apache.heard(path):
+            assert one.leaked == "-", "the server was told what is for the proxy"
+            assert one.user.replace("\\\\", "\\") in ("-", asks_server.known_as)
+
+
+@pytest.mark.parametrize("name", list(SCHEMES))
+def test_j35_files_side_by_side(world: World, tmp_path: Path, name: str) -> None:
+    """Each on its way by itself: handshakes do not get into each other's connections."""
+    scheme = SCHEMES[name]
+    number = next(numbers)
+    place = {"ntlm": "spnego"}.get(scheme.place, scheme.place)
+    paths = [world.apache.add(f"{place}/side{number}-{index}") for index in range(12)]
+    world.worker.send(settings(number, file_concurrency=4))
+    world.worker.send(
+        TakeCredential(
+            transfer=number, target="server", scheme=scheme.scheme, user_name=scheme.user, password=scheme.password
+        )
+    )
+    files = tuple(
+        FileSpec(
+            index=index,
+            remote_name=world.apache.url(path),
+            local_name=str(tmp_path / f"f{index}"),
+            temporary_name=str(tmp_path / f"t{index}"),
+        )
+        for index, path in enumerate(paths)
+    )
+    world.worker.send(TransferFiles(transfer=number, files=files, last=True))
+    ended = world.worker.wait_for(TransferEnded, functools.partial(_is_of, number))
+    assert (ended.error, ended.message) == ("", "")
+
+
 # --- redirects ----------------------------------------------------------------------------------------------
 
 

@@ -272,7 +272,11 @@ class Challenges:
             said = next((one.token68 for one in work.challenges if one.scheme == sent.scheme and one.token68), "")
         if sent is not None and not said:
             self._judge(work, target, sent)
-        self._known.pop(_key(target, work.request), None)
+            key = _key(target, work.request)
+            known = self._known.get(key)
+            if known is not None and known.attempt == sent.attempt:
+                # Unless another file of the transfer has found something better meanwhile.
+                del self._known[key]
         work.waiting = [one for one in self._attempts(work, target) if (target, one) not in work.tried]
         if sent is not None and said:
             self._prover.go_on(sent, said, self._taker(work, target, sent.attempt))

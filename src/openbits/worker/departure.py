@@ -152,6 +152,7 @@ def _proving(bare: Request, answers: Answers) -> Departure:
         digs=bare.is_tunnelled and answers.shakes_hands_with_proxy,
         # What opens a handshake is refused whatever comes along with it.
         outgoing=None if answers.is_greeting else bare.outgoing,
-        fresh=bare.fresh and not answers.goes_on,
+        # On a connection that knows somebody already, servers take no other handshake.
+        fresh=(bare.fresh or answers.is_greeting) and not answers.goes_on,
     )
     return Departure(request=request, bare=bare, answers=answers)
