@@ -140,10 +140,6 @@ for _name in _PROTOTYPES if _LIBRARY is not None else ():
     getattr(_LIBRARY, _name).restype = c_uint32
 
 
-UNAVAILABLE: Final = NO_LIBRARY if _LIBRARY is None else ""
-"""Why Kerberos cannot be spoken here; empty where it can."""
-
-
 def make_token(host: str, cache: str | None) -> bytes:
     """Return a SPNEGO token for the web server on `host`.
 
