@@ -28,7 +28,7 @@ class JobStore(Protocol):
         """Return the oldest `limit` kept events with a higher id, of one job or owner if asked. Raises StoreError."""
 
     def scrub(self) -> None:
-        """Let nothing be left on the disk of what was overwritten or deleted; it may take seconds. Raises StoreError."""
+        """Leave nothing on the disk of what was overwritten or deleted; it may take seconds. Raises StoreError."""
 
     def close(self) -> None:
         """Let go of everything. Closing twice is allowed."""
