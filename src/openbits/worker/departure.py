@@ -89,8 +89,9 @@ class Departures:
             preparing.is_over = True
             done(error.failure)
             return
-        login = self._challenges.socks_login() if proxy is not None and proxy.is_socks else None
-        request = replace(request, proxy=proxy, proxy_login=login)
+        if proxy is not None or request.proxy is not None:
+            login = self._challenges.socks_login() if proxy is not None and proxy.is_socks else None
+            request = replace(request, proxy=proxy, proxy_login=login)
         if self._trust is None or request.url[:6].lower() != "https:" or request.probe is not Probe.NO:
             self._prove(request, meant_for, preparing, done)
             return
