@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import secrets
 import shutil
@@ -58,12 +59,15 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerProcess]:
 
 @pytest.fixture
 def store() -> Iterator[Path]:
-    """A store of the machine's, gone after the test, and so is what had to be made for it."""
-    made = next((path for path in (STORES.parent, STORES) if not path.exists()), None)
+    """A store of the machine's, gone after the test, and so are directories above it that hold nothing else."""
     path = STORES / f"test-{secrets.token_hex(4)}"
     path.mkdir(parents=True)
     yield path
-    shutil.rmtree(made or path)
+    shutil.rmtree(path)
+    for above in (STORES, STORES.parent):
+        # Somebody else may use it, another test among them.
+        with contextlib.suppress(OSError):
+            above.rmdir()
 
 
 def tls(store: Path, certified: Certified | None = None, *, subject: str = "", **changes: Any) -> TlsSpec:
