@@ -34,11 +34,14 @@ _URL: Final = re.compile(
 )
 _ILLEGAL_IN_URL: Final = re.compile(r"[^A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]")
 _BAD_PERCENT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
-_READ_DIFFERENTLY: Final = re.compile("[\u00df\u1e9e\u03c2\u200c\u200d\u115f\u1160\u17b4\u17b5\u3164\uffa0]")
-"""ß, final sigma, joiners and fillers: part of a name to one of the two standards of international names, and replaced
-or left out by the other, so that one and the same text is two hosts."""
+_READ_DIFFERENTLY: Final = re.compile(
+    "[\u00df\u1e9e\u03c2\u200c\u200d\u115f\u1160\u17b4\u17b5\u180f\u3164\uffa0\U000e0100-\U000e01ef]"
+)
+"""ß, final sigma, joiners, fillers, selectors: part of a name to one of the two standards of international names, and
+replaced or left out by the other, so that one and the same text is two hosts."""
 _LEFT_OUT: Final = re.compile("[\u00ad\ufe0e\ufe0f]")
 """Of no meaning to either standard."""
+_UNSEEN: Final = frozenset(("Cc", "Cf", "Cn", "Co"))
 _DOTS: Final = re.compile("[.\u3002\uff0e\uff61]")
 _LABEL: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _NUMERIC_LABEL: Final = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
@@ -241,11 +244,13 @@ def _ascii_host(host: str) -> str:
     """
     if host.isascii():
         return host
-    if _READ_DIFFERENTLY.search(host) is not None:
+    shown = _LEFT_OUT.sub("", host)
+    # What cannot be seen, or is no character to this Python, others may leave out or know how to fold.
+    if _READ_DIFFERENTLY.search(host) is not None or any(unicodedata.category(each) in _UNSEEN for each in shown):
         raise _invalid("programs read the remote name's host in different ways: write it in ASCII, as xn--…")
     try:
         ascii_host = host.encode("idna").decode("ascii")
-        folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", _LEFT_OUT.sub("", host)).casefold())
+        folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", shown).casefold())
         is_same = ".".join(map(_ascii_label, _DOTS.split(folded))) == ascii_host.lower()
     except UnicodeError:
         raise _invalid("the remote name's host is not a valid international domain name") from None

@@ -148,6 +148,23 @@ def test_international_hosts_as_they_are_asked_for(host: str, expected: str) -> 
     assert names.origin_of(url) == f"https://{expected.lower()}:8443"
 
 
+def test_no_character_leads_to_another_host_than_today_s_standard() -> None:
+    """D6: what is taken is what UTS 46, as browsers read it, says; the rest has to be written in ASCII."""
+    idna = pytest.importorskip("idna")
+    taken = 0
+    for code in (*range(0x80, 0x3100), *range(0xA640, 0xAC10), *range(0xF900, 0x10000), *range(0x1F000, 0x1FB00)):
+        host = f"a{chr(code)}.example"
+        if outcome(names.check_server, host) != "S_OK":
+            continue
+        try:
+            expected = idna.encode(host, uts46=True, transitional=False).decode("ascii")
+        except idna.IDNAError:
+            continue
+        taken += 1
+        assert names.check_server(host) == expected, hex(code)
+    assert taken > 8_000
+
+
 @pytest.mark.parametrize("server", ["host", "host:80", "a.b.:1", "127.0.0.1", "[::1]", "[fe80::1%25eth0]:80"])
 def test_servers_that_a_url_may_name(server: str) -> None:
     assert names.check_server(server) == server
