@@ -152,8 +152,8 @@ def test_an_evaluator_has_nothing_of_the_account_and_ends_with_the_run(home: Hou
         assert (
             f"it goes through the proxy http://{home.squid.place} ({home.alice.name}'s own proxy settings: PAC " in why
         )
-        # Nobody counts it among the workers.
-        assert home.daemon.statistics()["workers"] == 1
+        # Beside it the account has one worker, as ever.
+        assert [process.name for process in processes_of(home.alice.uid)].count("bitsd-worker") == 1
         home.daemon.bits("suspend", job, account=home.alice, check=True)
         wait_until(lambda: not is_alive(evaluator), "the evaluator to end")
     finally:
