@@ -244,7 +244,7 @@ def test_i14_a_worker_that_knew_a_password_ends_with_its_last_work() -> None:
             await service.say(service.worker.started(), service.worker.done(0), service.worker.ended())
             assert service.state(plain) is JobState.TRANSFERRED
             first = service.worker
-            assert first.is_alive
+            assert [each.is_alive for each in service.monitor.workers] == [True]
             job = await service.create(resume=False)
             calls = service.runtime.services.credentials
             await calls.set_credentials(ALICE, job, **BASIC, user_name="alice", password=MARKER)
@@ -255,7 +255,7 @@ def test_i14_a_worker_that_knew_a_password_ends_with_its_last_work() -> None:
             assert service.state(job) is JobState.TRANSFERRED
             await asyncio.sleep(HANDED_OUT_S + 0.1)
             await virtual.rest()
-            assert not first.is_alive
+            assert [each.is_alive for each in service.monitor.workers] == [False]
             # What is left to be done is done by another one.
             assert (await service.manager.complete(ALICE, job)).result == "S_OK"
             assert service.worker is not first
