@@ -157,9 +157,6 @@ SCHEMES = {
         requests_wrong=3,
     ),
 }
-IMPLICIT = Scheme(
-    place="negotiate", scheme="negotiate", user="", password="", known_as=f"{TICKET_OF}@{REALM}", proof="Negotiate"
-)
 
 
 @dataclass(kw_only=True)
