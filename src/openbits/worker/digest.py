@@ -148,7 +148,7 @@ class Session:
         asked = self.challenge
         if asked.hashes_user:
             return [f'username="{self._hash(f"{self.user_name}:{asked.realm}")}"']
-        if asked.is_utf8 and not self.user_name.isascii():
+        if asked.is_utf8 and not self.user_name.isascii() and _is_text(self.user_name):
             return [f"username*=UTF-8''{_percent(self.user_name)}"]
         return [f"username={_quoted(self.user_name)}"]
 
@@ -166,6 +166,15 @@ def is_same_nonce(session: Session, challenge: DigestChallenge) -> bool:
 def can_be_sent(user_name: str) -> bool:
     """Whether a user name can stand in a header line."""
     return _UNSENDABLE.search(user_name) is None
+
+
+def _is_text(user_name: str) -> bool:
+    """Whether a user name is text at all: one of ~/.netrc or a URL may be bytes that are no UTF-8."""
+    try:
+        user_name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _bytes(text: str) -> bytes:

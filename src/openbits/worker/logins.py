@@ -69,8 +69,9 @@ class Explicit:
 
 
 def login_of_url(userinfo: str) -> Login | None:
-    """The user name and password that stood in a URL, percent-encoded; None for a URL without."""
+    """The user name and password that stood in a URL, percent-encoded, byte for byte; None for a URL without."""
     if not userinfo:
         return None
     name, _, password = userinfo.partition(":")
-    return Login(source=Source.URL, user_name=unquote(name), password=unquote(password))
+    user_name, password = (unquote(part, errors="surrogateescape") for part in (name, password))
+    return Login(source=Source.URL, user_name=user_name, password=password)

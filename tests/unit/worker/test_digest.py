@@ -146,6 +146,12 @@ def test_j35_names_beyond_ascii_and_with_quotes() -> None:
     assert "username*=UTF-8''J%C3%A4s%20n" in session(f"{plain}, charset=UTF-8", "Jäs n").answer("GET", "/")
 
 
+def test_i9_a_name_of_netrc_that_is_no_text_goes_as_the_bytes_that_it_is() -> None:
+    user = b"j\xfcrgen".decode("utf-8", "surrogateescape")
+    line = session('Digest realm="r", nonce="n", qop=auth, charset=UTF-8', user).answer("GET", "/")
+    assert b'username="j\xfcrgen"' in line.encode("utf-8", "surrogateescape")
+
+
 def test_j35_same_nonce_again() -> None:
     asked = read_digest(parse_challenges(['Digest realm="r", nonce="n", stale=TRUE'])[0])
     assert asked is not None

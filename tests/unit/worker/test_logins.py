@@ -34,6 +34,7 @@ def test_j35_a_long_password_comes_in_parts() -> None:
         ("m%3Ae:a%40b:c", ("m:e", "a@b:c")),
         ("%C3%BC:%e2%82%ac", ("ü", "€")),
         (":x", ("", "x")),
+        ("j%FCrgen:w%F6rd", ("j\udcfcrgen", "w\udcf6rd")),
     ],
 )
 def test_j35_userinfo_of_a_url(userinfo: str, expected: tuple[str, str]) -> None:
