@@ -180,7 +180,12 @@ class Authority:
         return builder.sign(self.key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
 
 
-def self_signed(*names: str, not_after: dt.datetime | None = None, subject: str = "alone") -> Certified:
+def self_signed(
+    *names: str,
+    not_after: dt.datetime | None = None,
+    subject: str = "alone",
+    extensions: Iterable[x509.ExtensionType] = (),
+) -> Certified:
     """A certificate that vouches for itself."""
     key = new_key()
     name = make_name(subject)
@@ -188,6 +193,8 @@ def self_signed(*names: str, not_after: dt.datetime | None = None, subject: str 
     builder = builder.add_extension(
         x509.SubjectAlternativeName([_alternative(each) for each in names or _SERVER_NAMES]), critical=False
     )
+    for extension in extensions:
+        builder = builder.add_extension(extension, critical=False)
     return Certified(certificate=builder.sign(key, hashes.SHA256()), key=key)
 
 

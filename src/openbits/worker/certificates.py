@@ -45,6 +45,16 @@ _KEY_TOO_WEAK: Final = 66
 _METHOD_TOO_WEAK: Final = 68
 _BAD: Final = 1_000
 """No number of OpenSSL's: the certificate cannot even be read."""
+UNREADABLE: Final = (
+    ValueError,
+    TypeError,
+    InvalidSignature,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+"""What `cryptography` raises for what a hostile server has made: some of it is read only when it is asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +95,7 @@ def judge(chain: Sequence[str], flags: int, whose: str, ca_file: str) -> Judged 
         problem = path if isinstance(path, int) else _problem(path, flags)
     except OSError as error:
         return unreadable_store(f"{ca_file}: {error.strerror}")
-    except (ValueError, UnsupportedAlgorithm, crypto.Error) as error:
+    except (*UNREADABLE, crypto.Error) as error:
         return certificate_failure(_BAD, whose, f"it cannot be read ({_first_line(error)})")
     if isinstance(path, int) or problem:
         return certificate_failure(problem, whose)
@@ -160,7 +170,7 @@ def top_of(shown: Sequence[x509.Certificate]) -> x509.Certificate:
 def _has_signed(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+    except UNREADABLE:
         return False
     return True
 

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
-from openbits.errors import ErrorContext
+from openbits.core.names import check_remote_name
+from openbits.errors import BitsError, ErrorContext
+from openbits.worker.certificates import UNREADABLE
 from openbits.worker.failure import Failure
 from openbits.worker.helper import Helper
 
@@ -141,7 +142,7 @@ class RevocationCheck:
                 if problem:
                     return None, False, problem
                 return crl, is_revoked(crl, subject.certificate), ""
-            except (ValueError, TypeError, UnsupportedAlgorithm, InvalidSignature) as error:
+            except UNREADABLE as error:
                 return None, False, f"it cannot be read ({str(error)[:100]})"
 
         def judged(result: tuple[x509.CertificateRevocationList | None, bool, str] | OSError) -> None:
@@ -190,10 +191,10 @@ def revoked(whose: str) -> Failure:
 
 
 def points_of(certificate: x509.Certificate) -> list[str]:
-    """The http addresses at which the issuer publishes whole lists."""
+    """The http addresses at which the issuer publishes whole lists; never raises, whatever the certificate holds."""
     try:
         points = certificate.extensions.get_extension_for_class(x509.CRLDistributionPoints).value
-    except x509.ExtensionNotFound:
+    except (x509.ExtensionNotFound, *UNREADABLE):
         return []
     # A list for some reasons only, or of somebody else, does not answer the question.
     names = [
@@ -203,8 +204,18 @@ def points_of(certificate: x509.Certificate) -> list[str]:
         for name in point.full_name or ()
         if isinstance(name, x509.UniformResourceIdentifier)
     ]
-    urls = [name for name in names if name.lower().startswith("http://") and name.isprintable() and name.isascii()]
-    return urls[:_MOST_POINTS]
+    return [name for name in names if _can_be_asked(name)][:_MOST_POINTS]
+
+
+def _can_be_asked(url: str) -> bool:
+    """Whether an address that somebody has written into a certificate is one, as strictly as for a remote name."""
+    if not url.lower().startswith("http://") or not (url.isprintable() and url.isascii()):
+        return False
+    try:
+        check_remote_name(url)
+    except BitsError:
+        return False
+    return True
 
 
 def read_crl(content: bytes) -> x509.CertificateRevocationList:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,3 +165,22 @@ def test_a_trust_store_that_cannot_be_read_is_said_to_be_that(
     assert isinstance(found, Failure)
     assert (found.name, found.transient) == ("ERROR_WINHTTP_SECURE_FAILURE", False)
     assert str(path) in found.message
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        pytest.param(b"\x06\x03\x2a\x03\x05", b"\x06\x03\x2a\x03\x04", id="two extensions of one sort"),
+        pytest.param(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x05", id="a version that does not exist"),
+    ],
+)
+def test_h7_what_cannot_be_read_is_refused_under_every_flag(world: World, old: bytes, new: bytes) -> None:
+    """Nobody checks the signature of what is trusted as it stands: such a certificate gets as far as being read."""
+    odd = [x509.UnrecognizedExtension(x509.ObjectIdentifier(each), b"\x05\x00") for each in ("1.2.3.4", "1.2.3.5")]
+    der = self_signed(extensions=odd).certificate.public_bytes(Encoding.DER)
+    assert old in der
+    pem = ssl.DER_cert_to_PEM_cert(der.replace(old, new, 1))
+    for flags in range(0x10):
+        found = judge([pem], flags, "h.example", world.ca_file)
+        assert isinstance(found, Failure)
+        assert found.name in ((INVALID,) if flags & 0x08 else (INVALID, CA))

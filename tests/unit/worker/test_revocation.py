@@ -8,13 +8,14 @@ from collections.abc import Callable
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ObjectIdentifier
 
 from openbits.worker import revocation
 from openbits.worker.failure import Failure
 from openbits.worker.revocation import Crls, Fetched, RevocationCheck, Subject, points_of, problem_of, read_crl
-from support.ca import Authority
+from support.ca import Authority, self_signed
 
 NOW = dt.datetime.now(dt.UTC)
 DAY = dt.timedelta(days=1)
@@ -118,6 +119,49 @@ def test_h8_only_http_addresses_of_whole_lists_are_asked() -> None:
     ).certificate
     assert points_of(server) == ["HTTP://u.example/x", URL, URL, URL]
     assert points_of(CA.certificate) == []
+
+
+@pytest.mark.parametrize(
+    "address", ["[::1/x", "[]/x", "1.2.3.4]/x", "127.0.0.1:99999/x", "127.0.0.1:x/x", "127.0.0.1:-1/", "/x", "a b/x"]
+)
+def test_h8_what_is_no_address_is_not_asked(address: str) -> None:
+    assert points_of(CA.issue(crl_urls=[f"http://{address}", URL]).certificate) == [URL]
+
+
+def twice(der: bytes) -> bytes:
+    """The same, with the extension 1.2.3.4 in the place of 1.2.3.5."""
+    assert b"\x06\x03\x2a\x03\x05" in der
+    return der.replace(b"\x06\x03\x2a\x03\x05", b"\x06\x03\x2a\x03\x04", 1)
+
+
+ODD = [x509.UnrecognizedExtension(ObjectIdentifier(each), b"\x05\x00") for each in ("1.2.3.4", "1.2.3.5")]
+
+
+def test_h8_a_certificate_that_cannot_be_read_names_no_list() -> None:
+    der = twice(self_signed(extensions=ODD).certificate.public_bytes(Encoding.DER))
+    assert points_of(x509.load_der_x509_certificate(der)) == []
+
+
+def test_h8_lists_that_cannot_be_read_are_no_help() -> None:
+    """They come by http, so that anybody on the way may have made them."""
+    no_version = crl().public_bytes(Encoding.DER).replace(b"\x02\x01\x01", b"\x02\x01\x07", 1)
+    # Signed like this by an authority that knows no better.
+    builder = x509.CertificateRevocationListBuilder().issuer_name(CA.name).last_update(NOW - DAY).next_update(NOW + DAY)
+    for each in ODD:
+        builder = builder.add_extension(each, critical=False)
+    body = twice(builder.sign(CA.key, hashes.SHA256()).tbs_certlist_bytes)
+    for content in (no_version, signed(body)):
+        failure, _ = check({URL: content}, Crls(), SUBJECT)
+        assert failure is not None
+        assert failure.name == "ERROR_WINHTTP_SECURE_CERT_REV_FAILED"
+        assert "cannot be read" in failure.message
+
+
+def signed(body: bytes) -> bytes:
+    """A list in DER, with the authority's signature."""
+    signature = b"\x00" + CA.key.sign(body, ec.ECDSA(hashes.SHA256()))
+    content = body + bytes.fromhex("300a06082a8648ce3d040302") + b"\x03" + bytes([len(signature)]) + signature
+    return b"\x30\x82" + len(content).to_bytes(2, "big") + content
 
 
 class Reader:
