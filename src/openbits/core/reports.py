@@ -73,9 +73,10 @@ def _is_believed(job: Job, file: File, run: int) -> bool:
     """Whether a run may speak for a file.
 
     Runs of a job never overlap, so what an earlier run says is as good as what the present one says,
-    unless no server has answered for the file yet: then it may be about a former remote name (J40).
+    unless no server has answered for the file yet: then it may be about a former remote name (J40). What is uploaded,
+    and its reply, keep theirs; and a server that has given the reply does not give it again.
     """
-    return run == job.run or file.resumable is not None
+    return run == job.run or file.resumable is not None or job.is_upload
 
 
 def checkpoint(job: Job, event: FileCheckpoint, env: Environment) -> Step | None:

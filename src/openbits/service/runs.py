@@ -262,7 +262,7 @@ class Conductor:
         try:
             # What an earlier run reported decides where this one goes on: it must have been written down.
             job = await self._settled(run.job_id)
-            if run.is_stopping or job is None or job.run != run.run:
+            if run.is_stopping or job is None or job.run != run.run or not job.state.is_active:
                 self._end(run)
                 return
             identities = self._tokens.identities(job)

@@ -222,7 +222,9 @@ class Runtime:
             manager=self.manager,
             ownership=self.ownership,
             proxies=self.proxies,
-            replies=Replies(ledger=self.ledger, intake=intake, tokens=self.tokens, pool=self.pool),
+            replies=Replies(
+                ledger=self.ledger, conductor=self.conductor, intake=intake, tokens=self.tokens, pool=self.pool
+            ),
             tokens=self.tokens,
             validators=self.validators,
         )

@@ -21,6 +21,7 @@ from openbits.service.calls import Outcome
 from openbits.service.helpertokens import HelperTokens
 from openbits.service.intake import Intake
 from openbits.service.ledger import Draft, Ledger
+from openbits.service.runs import Conductor
 from openbits.service.worker import WorkerGone
 from openbits.service.workers import WorkerPool
 
@@ -59,8 +60,11 @@ def named_reply(job: Job, local_name: str) -> File:
 class Replies:
     """SetReplyFileName to GetReplyData (J31–J34)."""
 
-    def __init__(self, *, ledger: Ledger, intake: Intake, tokens: HelperTokens, pool: WorkerPool) -> None:
+    def __init__(
+        self, *, ledger: Ledger, conductor: Conductor, intake: Intake, tokens: HelperTokens, pool: WorkerPool
+    ) -> None:
         self._ledger = ledger
+        self._conductor = conductor
         self._intake = intake
         self._tokens = tokens
         self._pool = pool
@@ -90,7 +94,10 @@ class Replies:
             assert changed is not None
             return Outcome(result="S_OK", job=changed)
 
-        return await self._ledger.submit(change)
+        # A run that is under way may be fetching the reply to where it was to stand until now, and the server gives it
+        # once: the name changes between two runs only.
+        async with self._conductor.exclusive(job_id):
+            return await self._ledger.submit(change)
 
     def get(self, caller: Caller, job_id: str) -> Job:
         """Return the job whose reply the caller asks for (J31, J34). Raises E_NOTIMPL, E_ACCESSDENIED."""
