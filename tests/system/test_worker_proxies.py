@@ -14,10 +14,10 @@ import pytest
 
 from openbits.errors import ErrorContext
 from openbits.frames.network import ProxySpec
-from openbits.frames.worker import FileSpec, FileStarted, ProxyChosen, TransferEnded
+from openbits.frames.worker import FileSpec, FileStarted, ProxyChosen, TakeCredential, TransferEnded, TransferFiles
 from support.origin import Connection, Origin, Request, generate
 from support.proxy_server import ProxyServer
-from support.worker_process import WorkerProcess
+from support.worker_process import WorkerProcess, settings
 
 MEBI = 1024 * 1024
 SOURCE = "alice's own proxy settings"
@@ -288,6 +288,34 @@ def test_407_names_the_proxy_and_not_the_server(worker: WorkerProcess, tmp_path:
         assert (ended.error, ended.transient) == ("BG_E_HTTP_ERROR_407", False)
         assert ended.message.startswith(f"the proxy http://{proxy.place}")
         assert SOURCE in ended.message
+
+
+@pytest.mark.parametrize("scheme", ["Basic", "NTLM"])
+def test_i9_a_server_cannot_have_the_proxy_told_a_password(
+    certificate: tuple[Path, Path], secure_origin: Origin, tmp_path: Path, scheme: str
+) -> None:
+    """It answers as a proxy would, through the tunnel; the proxy itself never asked."""
+
+    def answer(_request: Request, connection: Connection) -> None:
+        lines = f"Proxy-Authenticate: {scheme} realm=x\r\nContent-Length: 0\r\nConnection: close"
+        connection.send(f"HTTP/1.1 407 Who?\r\n{lines}\r\n\r\n".encode())
+        connection.hang_up()
+
+    secure_origin.serve("/asks", answer)
+    hosts = {"origin.test": secure_origin.port}
+    with ProxyServer(hosts=hosts) as proxy, WorkerProcess(env={"SSL_CERT_FILE": str(certificate[0])}) as worker:
+        worker.send(settings(1, proxy=manual(proxy.place)))
+        for each in ("basic", "ntlm"):
+            worker.send(
+                TakeCredential(transfer=1, target="proxy", scheme=each, user_name="u", password="secret", last=True)
+            )
+        worker.send(TransferFiles(transfer=1, files=(spec("https://origin.test/asks", tmp_path),), last=True))
+        ended = worker.wait_for(TransferEnded)
+        assert (ended.error, ended.transient) == ("BG_E_HTTP_ERROR_407", False)
+        assert ended.message.startswith("origin.test:")
+        assert "as a proxy does" in ended.message
+        assert proxy.targets == ["CONNECT origin.test:443"]
+        assert "proxy-authorization" not in proxy.requests[0].headers
 
 
 @pytest.mark.parametrize(("status", "transient"), [(403, False), (302, False), (503, True), (500, True)])

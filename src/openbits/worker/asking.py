@@ -119,6 +119,14 @@ class Request:
         proxy = self.proxy
         return proxy is not None and self.url[:6].lower() == "https:" and not proxy.is_socks
 
+    def may_come_from_proxy(self, response: Response) -> bool:
+        """Whether it may be the proxy that has answered, and not the server.
+
+        What comes through a tunnel is the server's, whatever it says; a proxy's refusal of one has no header block.
+        """
+        proxy = self.proxy
+        return proxy is not None and not proxy.is_socks and not (self.is_tunnelled and response.raw)
+
 
 @dataclass(slots=True)
 class Preparing:

@@ -149,8 +149,10 @@ class Challenges:
     def reason_against(self, response: Response, request: Request, *, meant_for: str, sent: Answers) -> str:
         """Why this challenge is certainly not answered, as a clause; empty when it may be."""
         target = ASKED_BY[response.status]
-        if target is AuthTarget.PROXY and request.proxy is None:
-            return "it asks as a proxy does, and none is used: ask whoever runs the server"
+        if target is AuthTarget.PROXY and not request.may_come_from_proxy(response):
+            # A server could else have the proxy told a password that it never wanted, by the weakest of schemes.
+            through = "and none is used" if request.proxy is None else "and stands behind the one that is used"
+            return f"it asks as a proxy does, {through}: ask whoever runs the server"
         if not self._has_logins(target, request):
             return self._reason_against_tickets(response, request, meant_for, sent)
         if target in self._has_own:

@@ -140,7 +140,8 @@ class Departures:
         """Why a challenge is not answered; None when it is."""
         request = departure.request
         reason = self._challenges.reason_against(challenge, request, meant_for=meant_for, sent=departure.answers)
-        return status_failure(challenge, request.url, reason, proxy=request.proxy) if reason else None
+        proxy = request.proxy if request.may_come_from_proxy(challenge) else None
+        return status_failure(challenge, request.url, reason, proxy=proxy) if reason else None
 
 
 def _proving(bare: Request, answers: Answers) -> Departure:

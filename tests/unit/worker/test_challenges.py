@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -192,6 +193,18 @@ def test_407_without_a_proxy_gets_no_answer() -> None:
     assert "as a proxy does" in reason(found, PROXY_ASKS)
     assert reason(found, PROXY_ASKS, THROUGH) == ""
     assert "as a proxy does" in reason(with_logins("proxy/basic"), proxy_asks("Basic realm=x"))
+
+
+@pytest.mark.parametrize("protocol", ["http", "https", "socks5"])
+def test_i9_what_a_server_behind_a_tunnel_asks_is_not_the_proxys_question(protocol: str) -> None:
+    """The proxy would be told a password that it has never asked for, and by a scheme that the server chose."""
+    found = with_logins("proxy/basic", "proxy/ntlm")
+    request = Request(url="https://a.test/file", proxy=Proxy(protocol, "proxy.test", 3128))
+    asked = replace(proxy_asks("Basic realm=x"), raw=b"HTTP/1.1 407 Who?\r\n\r\n")
+    assert "as a proxy does, and stands behind" in reason(found, asked, request, meant_for=request.url)
+    if protocol != "socks5":
+        assert reason(found, replace(asked, raw=b""), request, meant_for=request.url) == ""
+        assert reason(found, asked, replace(request, url=URL)) == ""
 
 
 def test_i9_nothing_is_proved_before_somebody_asks() -> None:
