@@ -137,6 +137,12 @@ def test_every_function_of_the_specification_is_there(expression: str, value: st
     assert said(f"return 'A' + String({expression});", names) == Verdict(result=f"A{value}")
 
 
+@pytest.mark.parametrize("last", ["10n", "'\\ud800'", "Symbol('x')", "var end // of it"])
+def test_what_the_last_statement_of_a_script_comes_to_does_not_matter(last: str) -> None:
+    with Evaluation(FUNCTION % "return 'DIRECT'" + f"\n{last}") as evaluation:
+        assert evaluation.ask() == Verdict(result="DIRECT")
+
+
 def test_what_a_script_keeps_is_there_for_the_next_question() -> None:
     with Evaluation("var n = 0; " + FUNCTION % "n += 1; return 'PROXY p:' + n", {}) as evaluation:
         assert [evaluation.ask() for _ in range(3)] == [Verdict(result=f"PROXY p:{n}") for n in (1, 2, 3)]
@@ -166,6 +172,10 @@ def test_a_name_is_asked_for_once_in_an_evaluation_and_again_in_the_next() -> No
         (FUNCTION % "return {}", "object"),
         (FUNCTION % "throw new Error('over')", "over"),
         (FUNCTION % "return missing", "missing"),
+        # UTF-16 that was taken for bytes, half a character, a number that Python does not get.
+        ("\0".join(FUNCTION % "return 'DIRECT'"), "no text"),
+        (FUNCTION % "return '\\ud800'", "no text"),
+        (FUNCTION % "return 10n", "bigint"),
         (FUNCTION % "return 'x'.repeat(5000)", "5000 characters"),
         (FUNCTION % "dnsResolve('x'.repeat(1e5)); return 'DIRECT'", "characters"),
         # Bombs that the interpreter's own limits stop.

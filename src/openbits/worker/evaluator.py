@@ -132,6 +132,9 @@ class Evaluator:
             return Verdict(error=self._trouble or f"it fails: {_short(first) or 'without a word'}")
         except MemoryError:
             return Verdict(error="it needs too much memory")
+        except (ValueError, TypeError):
+            # What Python cannot take over: NUL characters, halves of characters, numbers of any length.
+            return Verdict(error="it is, or it returns, what is no text: a script is UTF-8 without NUL characters")
         if self._trouble:
             # Whatever it made of the refusal.
             return Verdict(error=self._trouble)
@@ -147,7 +150,8 @@ class Evaluator:
             context.add_callable("bridge", self._bridge)
             context.eval(_PRELUDE)(context.get("bridge"))
             context.eval("delete globalThis.bridge")
-            context.eval(self._script)
+            # What its last statement comes to is of no interest, and may be nothing that Python knows.
+            context.eval(f"{self._script}\n;0")
             self._context = context
             self._ask = context.eval(_ASK % pac.RESULT_LIMIT)
         return self._ask(question.url, question.host)

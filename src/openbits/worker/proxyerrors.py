@@ -62,9 +62,11 @@ def map_proxy_error(code: int, text: str, attempt: Attempt) -> Failure | None:
             reason = reason_of(attempt.os_errno, detail)
             return _gone("ERROR_WINHTTP_CANNOT_CONNECT", f"no connection to the proxy {proxy} could be made: {reason}")
         case _ if code == _OPERATION_TIMEDOUT:
-            what = f"reach {attempt.host}" if attempt.is_proxy_reached else "take the connection"
+            # Where it is asked for no tunnel, all that there is before the request is its own connection, TLS included.
+            is_reached = attempt.is_proxy_reached and (attempt.is_tunnel or proxy.is_socks)
+            what = f"reach {attempt.host}" if is_reached else "take the connection"
             sentence = f"the proxy {proxy} did not {what} within {attempt.connect_timeout_s} s"
-            return _gone("ERROR_WINHTTP_CANNOT_CONNECT", sentence, may_try_next=not attempt.is_proxy_reached)
+            return _gone("ERROR_WINHTTP_CANNOT_CONNECT", sentence, may_try_next=not is_reached)
         case _ if code == _PROXY and proxy.is_socks:
             # With a number it is what the proxy answered, about the server or about who asks.
             sentence = f"the proxy {proxy} made no connection to {attempt.host}: {detail}"

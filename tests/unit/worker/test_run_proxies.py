@@ -182,6 +182,9 @@ def test_direct_is_direct() -> None:
 # --- errors ----------------------------------------------------------------------------------------
 
 
+BY_TLS = Proxy("https", "p", 1)
+
+
 def attempt(**changes: Any) -> Attempt:
     values: dict[str, Any] = {
         "proxy": P,
@@ -204,6 +207,9 @@ def attempt(**changes: Any) -> Attempt:
         (7, {"is_tunnel": True, "is_proxy_reached": False, "is_old": True}, "ERROR_WINHTTP_CANNOT_CONNECT", True),
         (28, {"is_proxy_reached": False}, "ERROR_WINHTTP_CANNOT_CONNECT", True),
         (28, {"is_tunnel": True}, "ERROR_WINHTTP_CANNOT_CONNECT", False),
+        # A proxy that takes a connection, and then no TLS.
+        (28, {"proxy": BY_TLS}, "ERROR_WINHTTP_CANNOT_CONNECT", True),
+        (28, {"proxy": SOCKS}, "ERROR_WINHTTP_CANNOT_CONNECT", False),
         (56, {"is_tunnel": True}, "ERROR_WINHTTP_CONNECTION_ERROR", True),
         (8, {"is_tunnel": True}, "ERROR_WINHTTP_CONNECTION_ERROR", True),
         (97, {"proxy": SOCKS}, "ERROR_WINHTTP_CANNOT_CONNECT", True),
