@@ -155,10 +155,10 @@ class Challenges:
             return f"it asks as a proxy does, {through}: ask whoever runs the server"
         if not self._has_logins(target, request):
             return self._reason_against_tickets(response, request, meant_for, sent)
-        if target in self._has_own:
-            return f"it does not take the {_FIELDS[target]} header that the job brings along"
         if target is AuthTarget.SERVER and not credentials.may_answer(meant_for, request.url):
             return credentials.not_for_others("the job")
+        if target in self._has_own:
+            return f"it does not take the {_FIELDS[target]} header that the job brings along"
         if sent.legs >= _MOST_LEGS:
             return _joined((*sent.notes, f"it asks again and again: ask whoever runs the {target.value}"))
         return ""
@@ -173,6 +173,9 @@ class Challenges:
         target, spec = ASKED_BY[response.status], self._spec
         if spec.is_anonymous:
             return credentials.anonymous(self._who)
+        if target is AuthTarget.SERVER and not credentials.may_answer(meant_for, request.url):
+            # Before any advice: whatever is set for the job, it does not go there.
+            return credentials.not_for_others("the job" if not self._allows_tickets(target) else self._who)
         if target in self._has_own:
             return f"it does not take the {_FIELDS[target]} header that the job brings along"
         offered = offered_schemes(parse_challenges(response.fields.get(_ASKS_BY[target], ())))
@@ -182,8 +185,6 @@ class Challenges:
             return _joined((f"it asks by {_listed(offered)}, and the job has no user name and password for that", _SET))
         if not self._allows_tickets(target):
             return credentials.not_allowed(target, self._who)
-        if target is AuthTarget.SERVER and not credentials.may_answer(meant_for, request.url):
-            return credentials.not_for_others(self._who)
         if target in sent.targets:
             return credentials.rejected(self._who)
         return spec.trouble

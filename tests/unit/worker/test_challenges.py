@@ -183,6 +183,9 @@ def test_i9_other_server_other_scheme_own_header() -> None:
     elsewhere = Request(url="http://b.test/file")
     assert "redirect" in reason(challenges(ALICE)[0], request=elsewhere)
     basic = asks("Basic realm=x")
+    for found in (challenges(NOBODY)[0], challenges(NOBODY, "authorization: Bearer x")[0]):
+        # Whatever one set for the job, it would not go there.
+        assert "does not get the credentials of the job" in reason(found, basic, elsewhere)
     assert "does not offer Negotiate" in reason(challenges(ALICE)[0], basic)
     assert "asks by basic, and the job has no user name" in reason(challenges(NOBODY)[0], basic)
     assert "header that the job brings" in reason(challenges(ALICE, "authorization: Bearer x")[0])
