@@ -351,6 +351,14 @@ def test_only_a_regular_file_can_be_a_script(
     assert_unfollowed(ended, words, "/thing", transient=False)
 
 
+@pytest.mark.parametrize("url", ["file://elsewhere/pac", "file://[::1/pac", "file://[]/pac", "file:pac"])
+def test_an_address_that_names_no_file_is_an_error_and_not_the_end_of_the_worker(
+    worker: PacWorker, origin: Origin, tmp_path: Path, url: str
+) -> None:
+    ended = worker.fetch(spec(origin.url("/gen/10/1"), tmp_path), proxy=script_at(url))
+    assert_unfollowed(ended, "names no file of this machine", transient=False)
+
+
 def test_a_script_of_which_nobody_knows_how_it_would_be_fetched_is_an_error(
     worker: PacWorker, origin: Origin, tmp_path: Path
 ) -> None:

@@ -148,10 +148,14 @@ class Scripts:
 
 
 def _read_file(url: str) -> bytes | NoScript:
-    parts = urlsplit(url)
+    names_none = NoScript(clause="it names no file of this machine: write file:///full/path", transient=False)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return names_none
     path = unquote_to_bytes(parts.path).decode("utf-8", "surrogateescape")
     if parts.netloc not in ("", "localhost") or not path.startswith("/") or "\0" in path:
-        return NoScript(clause="it names no file of this machine: write file:///full/path", transient=False)
+        return names_none
     try:
         fd = open_source(path).fd
         try:
