@@ -50,6 +50,8 @@ def state() -> Iterator[str]:
     os.chmod(base, 0o755)
     with small_disk(os.path.join(base, "state"), 4 * MIB, uid=ensure_service_account().pw_uid) as path:
         yield path
+    # The key to what owners entrust stands beside it.
+    os.remove(os.path.join(base, "state.key"))
     os.rmdir(base)
 
 

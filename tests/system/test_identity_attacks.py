@@ -154,6 +154,9 @@ BODIES: dict[str, dict[str, Any]] = {
     "HelperFlagsIn": {"flags": 1},
     "ReplyNameIn": {"file_name": "/tmp/x"},
     "ProxySettingsIn": {"usage": "no_proxy"},
+    "CustomHeadersIn": {"custom_headers": "X: y"},
+    "ClientCertificateIn": {"location": "current_user", "store": "MY", "sha1": "0" * 40},
+    "CertificateAnswer": {"error": None},
 }
 JOB_ROUTES = [route for route in ROUTES if "{job_id}" in route.path]
 CAPABILITY_ROUTES = [route for route in ROUTES if "{capability}" in route.path]
@@ -193,7 +196,7 @@ def call(
 def call_route(
     daemon: Daemon, account: TestAccount | None, route: Route, job: str
 ) -> tuple[int, dict[str, Any], bytes]:
-    target = route.path.replace("{job_id}", job).replace("{index}", "0")
+    target = route.path.replace("{job_id}", job).replace("{index}", "0").replace("{question}", "0")
     if route.handler == "remove_credentials":
         target += "?target=server&scheme=negotiate"
     body = BODIES[route.body.__name__] if route.body is not None else None

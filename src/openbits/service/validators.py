@@ -175,8 +175,11 @@ class Validators:
         return job_id in self._registered
 
     def answer(self, caller: Caller, job_id: str, question: str, error: str, message: str) -> None:
-        """Take the program's answer; an empty error accepts. Raises E_INVALIDARG, E_ACCESSDENIED."""
+        """Take the program's answer; an empty error accepts. Raises E_INVALIDARG, E_ACCESSDENIED, BG_E_NOT_FOUND."""
         asked = self._open.get(question)
+        if asked is None or asked.uid != caller.identity.uid:
+            # What there is to be said of the job is for those who may know of it.
+            access.may_change(caller, access.existing(self._ledger.jobs.get(job_id)).owner)
         if asked is None or asked.job_id != job_id or asked.answer.done():
             raise BitsError("E_INVALIDARG", "nobody waits for this answer: the question was answered, or took too long")
         if asked.uid != caller.identity.uid:

@@ -108,7 +108,9 @@ _NAMES = st.text("abcdefghijklmnopqrstuvwxyz-", min_size=1, max_size=8)
 
 @given(
     st.lists(
-        st.tuples(_NAMES, st.dictionaries(_NAMES, st.text(st.characters(min_codepoint=32, max_codepoint=126)))),
+        st.tuples(
+            _NAMES, st.dictionaries(_NAMES, st.text(st.characters(min_codepoint=32, max_codepoint=126)), max_size=32)
+        ),
         min_size=1,
         max_size=4,
     )
