@@ -55,14 +55,18 @@ def must_own(caller: Caller, owner: Owner, what: str) -> None:
 def may_steer(caller: Caller, job: Job) -> None:
     """Where a job goes, and whom it believes, only the owner says once the job carries what he entrusted to it.
 
-    An administrator could else have the owner's password sent to a server of his own choice.
+    An administrator could else have the owner's password sent to a server of his own choice, or have a proxy of his
+    own pass on to any server what proves that the owner asks.
     """
     may_change(caller, job.owner)
-    is_entrusted = job.explicit_credentials or job.sealed_headers or job.settings.use_netrc
-    if not owns(caller, job.owner) and (is_entrusted or any(file.sealed_userinfo for file in job.files)):
+    if owns(caller, job.owner):
+        return
+    is_secret = job.explicit_credentials or job.sealed_headers or any(file.sealed_userinfo for file in job.files)
+    is_allowed = job.implicit_credentials or job.settings.use_netrc or job.settings.use_stored_credentials
+    if is_secret or is_allowed or job.client_certificate is not None:
         raise BitsError(
             "E_ACCESSDENIED",
-            "the job carries passwords or header lines of its owner's: only the owner may say where they go; "
+            "the job carries credentials or header lines of its owner's: only the owner may say where they go; "
             "'bits take-ownership' makes it yours without them",
         )
 

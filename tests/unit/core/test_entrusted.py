@@ -18,7 +18,17 @@ from openbits.core.events import (
     SessionEnded,
     SetHeaders,
 )
-from openbits.core.model import Caller, Closing, CredentialSlot, Job, JobState, JobType, SealedCredential, Settings
+from openbits.core.model import (
+    Caller,
+    ClientCertificate,
+    Closing,
+    CredentialSlot,
+    Job,
+    JobState,
+    JobType,
+    SealedCredential,
+    Settings,
+)
 from openbits.core.proxies import AccountProxyChange, change_account
 from openbits.core.settings import SettingsWindow, change_settings
 from openbits.errors import BitsError
@@ -146,6 +156,9 @@ def caller_of(who: Any, **more: Any) -> Caller:
         a_job(a_file(), sealed_headers="v1:headers"),
         a_job(a_file(), a_file(1, sealed_userinfo="v1:name")),
         a_job(a_file(), settings={"use_netrc": True}),
+        a_job(a_file(), settings={"use_stored_credentials": "proxy"}),
+        a_job(a_file(), implicit_credentials=frozenset({CredentialSlot("server", "negotiate")})),
+        a_job(a_file(), client_certificate=ClientCertificate(location="current_user", store="my", sha1="ab" * 20)),
     ],
 )
 def test_a2_only_the_owner_says_where_his_password_goes(job: Job) -> None:
