@@ -234,7 +234,8 @@ def test_j35_socks_proxies_are_logged_on_to(world: World, tmp_path: Path, case: 
     if case == "right":
         assert (ended.error, ended.message) == ("", "")
     else:
-        assert ended.error
+        assert (ended.error, ended.transient) == ("BG_E_HTTP_ERROR_407", False)
+        assert "bits set-credentials --target proxy --scheme basic" in ended.message
         assert password not in ended.message
     assert set(socks.logins) == ({(USER, password)} if credentials else set())
     assert {one.proof for one in world.apache.heard(path)} <= {"-"}

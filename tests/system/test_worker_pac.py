@@ -249,8 +249,8 @@ def test_j23_what_a_socks_proxy_refuses_is_said_and_no_way_around_it_taken(
         ended = worker.fetch(
             spec("http://origin.test/gen/5/1", tmp_path), transfer=2, proxy=settings, break_patience_s=0.5
         )
-        assert ended.error == "ERROR_WINHTTP_CANNOT_CONNECT"
-        assert f"socks5://{closed.place}" in ended.message
+        assert (ended.error, ended.transient) == ("BG_E_HTTP_ERROR_407", False)
+        assert f"socks5://{closed.place} wants to know who asks" in ended.message
 
 
 # --- broken scripts ----------------------------------------------------------------------------------

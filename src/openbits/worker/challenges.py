@@ -42,7 +42,10 @@ _ASKS_BY: Final = {AuthTarget.SERVER: "www-authenticate", AuthTarget.PROXY: "pro
 _MOST_LEGS: Final = 12
 """So often one request is sent again because somebody asks: three ways of both, and nonces that are stale."""
 
-_SET: Final = "set them with 'bits set-credentials', then resume the job"
+_SET: Final = {
+    AuthTarget.SERVER: "set them with 'bits set-credentials', then resume the job",
+    AuthTarget.PROXY: "set them with 'bits set-credentials --target proxy', then resume the job",
+}
 
 _Key = tuple[AuthTarget, str, str]
 """Who has asked: the target, where it is, and the user name and password of the URL, which are for its file alone."""
@@ -182,7 +185,9 @@ class Challenges:
         if SCHEME_OF[Way.TICKETS].value not in offered:
             if self._allows_tickets(target):
                 return credentials.no_other_scheme(self._who)
-            return _joined((f"it asks by {_listed(offered)}, and the job has no user name and password for that", _SET))
+            return _joined(
+                (f"it asks by {_listed(offered)}, and the job has no user name and password for that", _SET[target])
+            )
         if not self._allows_tickets(target):
             return credentials.not_allowed(target, self._who)
         if target in sent.targets:
@@ -365,7 +370,7 @@ class Challenges:
             trouble = f"~/.netrc of {self._who} has nothing for it"
         has = ", ".join(self.explicit.schemes(target))
         for_what = f"the job has credentials for {target.value} and {has} only" if has else "the job has none for that"
-        return _joined(filter(None, (f"it asks by {offered}", for_what, trouble, _SET)))
+        return _joined(filter(None, (f"it asks by {offered}", for_what, trouble, _SET[target])))
 
     # --- what is proved to those who asked before ---------------------------------------------
 

@@ -339,6 +339,7 @@ class Client:
                 is_old=self.was_reused,
                 os_errno=self._curl.getinfo(pycurl.OS_ERRNO),
                 connect_timeout_s=self._connect_timeout_s,
+                socks_error=self._curl.getinfo(pycurl.PROXY_ERROR),
                 verify_result=self._curl.getinfo(pycurl.PROXY_SSL_VERIFYRESULT),
             )
             failure = map_proxy_error(*error, attempt)

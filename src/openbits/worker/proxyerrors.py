@@ -26,6 +26,17 @@ _SSL_CONNECT_ERROR: Final = 35
 _GOT_NOTHING: Final = 52
 _PROXY: Final = 97
 _SOCKS_ANSWER: Final = re.compile(r"\([0-9]+\)")
+_LONG_PASSWORD: Final = 10
+_LONG_USER_NAME: Final = 11
+_NO_METHOD: Final = 12
+_USER_REJECTED: Final = 33
+_NOT_KNOWN_BECAUSE: Final = {
+    _LONG_PASSWORD: "can be told no password that has more than 255 bytes: set another one",
+    _LONG_USER_NAME: "can be told no user name that has more than 255 bytes: set another one",
+    _NO_METHOD: "wants to know who asks: set a user name and a password",
+    _USER_REJECTED: "does not take the user name and password that the job has for proxy and basic: set others",
+}
+"""Numbers of libcurl's CURLINFO_PROXY_ERROR, as clauses about a SOCKS proxy."""
 _REFUSED: Final = frozenset((_COULDNT_CONNECT, _RECV_ERROR, _PROXY))
 
 
@@ -43,6 +54,8 @@ class Attempt:
     """Whether an earlier request had made the connection."""
     os_errno: int
     connect_timeout_s: int
+    socks_error: int = 0
+    """What libcurl says in particular of a SOCKS proxy."""
     verify_result: int = 0
     """What OpenSSL thinks of the proxy's certificate; the job's security flags are not about proxies."""
 
@@ -67,6 +80,8 @@ def map_proxy_error(code: int, text: str, attempt: Attempt) -> Failure | None:
             what = f"reach {attempt.host}" if is_reached else "take the connection"
             sentence = f"the proxy {proxy} did not {what} within {attempt.connect_timeout_s} s"
             return _gone("ERROR_WINHTTP_CANNOT_CONNECT", sentence, may_try_next=not is_reached)
+        case _ if code == _PROXY and proxy.is_socks and attempt.socks_error in _NOT_KNOWN_BECAUSE:
+            return _not_known(proxy, _NOT_KNOWN_BECAUSE[attempt.socks_error])
         case _ if code == _PROXY and proxy.is_socks:
             # With a number it is what the proxy answered, about the server or about who asks.
             sentence = f"the proxy {proxy} made no connection to {attempt.host}: {detail}"
@@ -96,6 +111,17 @@ def refused_tunnel(status: int, proxy: Proxy, host: str) -> Failure:
         transient=is_transient,
         # A server that restarts cannot be reached for a moment, with a proxy in between as without one.
         is_break=status in (502, 503, 504),
+    )
+
+
+def _not_known(proxy: Proxy, clause: str) -> Failure:
+    """A SOCKS proxy lets nobody in whom it does not know: the same error as that of a proxy that speaks HTTP (J37)."""
+    advice = "with 'bits set-credentials --target proxy --scheme basic', then resume the job"
+    return Failure(
+        name=http_error_name(407),
+        context=ErrorContext.GENERAL_TRANSPORT,
+        message=f"the proxy {proxy} {clause} {advice}",
+        transient=False,
     )
 
 

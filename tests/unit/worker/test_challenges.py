@@ -195,6 +195,8 @@ def test_407_without_a_proxy_gets_no_answer() -> None:
     found, _ = challenges(ImplicitSpec(server=True, proxy=True, account="alice"))
     assert "as a proxy does" in reason(found, PROXY_ASKS)
     assert reason(found, PROXY_ASKS, THROUGH) == ""
+    said = reason(challenges(NOBODY)[0], proxy_asks("Basic realm=x"), THROUGH)
+    assert "bits set-credentials --target proxy'" in said
     assert "as a proxy does" in reason(with_logins("proxy/basic"), proxy_asks("Basic realm=x"))
 
 

@@ -226,6 +226,18 @@ def test_errors_on_the_way_to_the_proxy_name_it_and_not_the_server(
     assert "://p:1" in failure.message
 
 
+@pytest.mark.parametrize(
+    ("number", "words"), [(10, "255 bytes"), (11, "255 bytes"), (12, "wants to know"), (33, "does not take")]
+)
+def test_j37_a_socks_proxy_that_lets_the_job_not_in_is_an_error_that_says_what_to_set(number: int, words: str) -> None:
+    """Nothing is tried again by itself, and nobody is passed over, as with proxies that speak HTTP."""
+    failure = map_proxy_error(97, "text (1 1)", attempt(proxy=SOCKS, socks_error=number))
+    assert failure is not None
+    assert (failure.name, failure.transient, failure.may_try_next_proxy) == ("BG_E_HTTP_ERROR_407", False, False)
+    assert words in failure.message
+    assert "bits set-credentials --target proxy --scheme basic" in failure.message
+
+
 def test_what_a_socks_proxy_answers_about_the_server_sends_nobody_to_the_next_one() -> None:
     failure = map_proxy_error(97, "cannot complete SOCKS5 connection to origin.test. (5)", attempt(proxy=SOCKS))
     assert failure is not None
