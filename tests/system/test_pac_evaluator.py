@@ -177,7 +177,11 @@ def test_a_name_is_asked_for_once_in_an_evaluation_and_again_in_the_next() -> No
         (FUNCTION % "return '\\ud800'", "no text"),
         (FUNCTION % "return 10n", "bigint"),
         (FUNCTION % "return 'x'.repeat(5000)", "5000 characters"),
+        (FUNCTION % "return 'PROXY a\\0.example:1'", "NUL"),
         (FUNCTION % "dnsResolve('x'.repeat(1e5)); return 'DIRECT'", "characters"),
+        # What the script hands over is not what its functions were called with.
+        (FUNCTION % "Array.prototype.toJSON = () => 5; try { isResolvable('a') } catch (e) {}", "not known"),
+        (FUNCTION % "Array.prototype.toJSON = () => [null, null]; dateRange('JAN'); return 'DIRECT'", "not known"),
         # Bombs that the interpreter's own limits stop.
         (FUNCTION % "function f() { f() } f()", "stack"),
         (FUNCTION % "var s = 'a'; while (1) s += s", "string too long"),

@@ -78,6 +78,7 @@ _ASK: Final = """
   const result = find(url, host);
   if (result === null) return "=";
   if (typeof result !== "string") return "-its function returns no text but " + typeof result;
+  if (result.indexOf("\\0") >= 0) return "-its function returns a NUL character, which no list of proxies has";
   if (result.length > %d) return "-its function returns " + result.length + " characters";
   return "=" + result;
 })
@@ -167,6 +168,9 @@ class Evaluator:
             result = self._called(name, arguments)
         except (_Refused, FrameError, MemoryError, ValueError, RecursionError) as error:
             self._trouble = self._trouble or str(error) or f"{name} needs too much memory"
+            return f"-{self._trouble}"
+        except Exception:  # noqa: BLE001 -- a script that changes what JSON makes of its lists can hand anything over
+            self._trouble = self._trouble or f"it calls {_short(name)} in a way that is not known"
             return f"-{self._trouble}"
         return f"={result}" if isinstance(result, str) else result
 
