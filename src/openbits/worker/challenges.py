@@ -185,6 +185,8 @@ class Challenges:
         if SCHEME_OF[Way.TICKETS].value not in offered:
             if self._allows_tickets(target):
                 return credentials.no_other_scheme(self._who)
+            if not offered:
+                return _asks_by_nothing(target)
             return _joined(
                 (f"it asks by {_listed(offered)}, and the job has no user name and password for that", _SET[target])
             )
@@ -364,6 +366,8 @@ class Challenges:
     def _sum_up(self, work: _Work, target: AuthTarget) -> str:
         if work.notes:
             return _joined(work.notes)
+        if not work.challenges:
+            return _asks_by_nothing(target)
         offered = _listed(offered_schemes(work.challenges))
         trouble = self._netrc.trouble if self._netrc is not None and target is AuthTarget.SERVER else ""
         if not trouble and self._uses_netrc and target is AuthTarget.SERVER and may_need_netrc(work.challenges):
@@ -424,7 +428,12 @@ def _joined(clauses: Iterable[str]) -> str:
 
 
 def _listed(offered: list[str]) -> str:
-    return ", ".join(name[:40] for name in offered[:6]) or "nothing that can be understood"
+    return ", ".join(name[:40] for name in offered[:6])
+
+
+def _asks_by_nothing(target: AuthTarget) -> str:
+    """Whatever one set for the job, it could not be told to who asks so."""
+    return f"it does not say by which scheme, or nothing that can be understood: ask whoever runs the {target.value}"
 
 
 def _key(target: AuthTarget, request: Request) -> _Key:

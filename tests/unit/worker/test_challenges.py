@@ -191,6 +191,14 @@ def test_i9_other_server_other_scheme_own_header() -> None:
     assert "header that the job brings" in reason(challenges(ALICE, "authorization: Bearer x")[0])
 
 
+@pytest.mark.parametrize("said", [(), ("= = =",)])
+def test_j37_who_names_no_scheme_cannot_be_told_anything(said: tuple[str, ...]) -> None:
+    for found in (challenges(NOBODY)[0], with_logins("server/basic")):
+        why = Chain(found).challenged(asks(*said)).why
+        assert "does not say by which scheme" in why
+        assert "set-credentials" not in why
+
+
 def test_407_without_a_proxy_gets_no_answer() -> None:
     found, _ = challenges(ImplicitSpec(server=True, proxy=True, account="alice"))
     assert "as a proxy does" in reason(found, PROXY_ASKS)
