@@ -33,6 +33,7 @@ from openbits.errors import ErrorContext
 from openbits.frames.network import CertificateSpec
 from openbits.frames.worker import FileResult
 from openbits.worker.asking import Identity
+from openbits.worker.certificates import UNREADABLE
 from openbits.worker.failure import Failure, TransferError, account_name, shown
 from openbits.worker.paths import ForeignLink, open_directory
 
@@ -135,7 +136,7 @@ class _Store:
             try:
                 pem, _ = self._read(file_name)
                 chain = _chain(pem)
-            except (OSError, ValueError, UnsupportedAlgorithm):
+            except (OSError, *UNREADABLE):
                 continue  # somebody else's, or no certificate: the one that is meant may be another
             if chain:
                 yield _Found(name=name, file_name=file_name, chain=chain, pem=pem)
@@ -256,6 +257,8 @@ def _why_unfit(certificate: x509.Certificate, now: dt.datetime) -> str:
         usages = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     except x509.ExtensionNotFound:
         return ""
+    except UNREADABLE:
+        return "cannot be read"
     fit = ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE
     return "" if any(usage in usages for usage in fit) else "was not issued for clients"
 

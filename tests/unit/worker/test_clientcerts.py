@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding
 
 from openbits.errors import ErrorContext
@@ -15,7 +16,7 @@ from openbits.worker.asking import Identity
 from openbits.worker.clientcerts import load_identity
 from openbits.worker.failure import TransferError
 from support.accounts import needs_root
-from support.ca import CLIENT, SERVER, Authority, Certified
+from support.ca import CLIENT, SERVER, Authority, Certified, self_signed
 
 AUTHORITY = Authority("people")
 NO_ACCESS = "ERROR_WINHTTP_CLIENT_CERT_NO_ACCESS_PRIVATE_KEY"
@@ -174,3 +175,20 @@ def test_a_key_in_a_token_is_refused_and_says_so(store: Path) -> None:
     name, message = refused(store, sha1=one.sha1)
     assert name == NO_ACCESS
     assert "token" in message
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        pytest.param(b"\x06\x03\x2a\x03\x05", b"\x06\x03\x2a\x03\x04", id="two extensions of one sort"),
+        pytest.param(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x05", id="a version that does not exist"),
+    ],
+)
+def test_h2_what_cannot_be_read_is_passed_over(store: Path, old: bytes, new: bytes) -> None:
+    odd = [x509.UnrecognizedExtension(x509.ObjectIdentifier(each), b"\x05\x00") for each in ("1.2.3.4", "1.2.3.5")]
+    der = self_signed(subject="one", extensions=odd).certificate.public_bytes(Encoding.DER)
+    (store / "a.cer").write_bytes(der.replace(old, new, 1))
+    assert refused(store, subject="one")[0] == "CRYPT_E_NOT_FOUND"
+    good = person("one")
+    good.write(store, "b")
+    assert load(store, subject="one").certificate == good.pem
