@@ -157,7 +157,7 @@ uninstall_all() {
     done
     remove_links
     rm -rf "$prefix"
-    say "removed; the jobs in /var/lib/openbits, /etc/openbits and the account openbits are still there"
+    say "removed; the jobs in /var/lib/openbits, their key /var/lib/openbits.key, /etc/openbits and the account openbits are still there"
 }
 
 [ "$(id -u)" = 0 ] || fail "this changes the machine for everybody: run it as root"

@@ -181,7 +181,7 @@ def test_install_again_brings_up_to_date(machine: Machine, jobs: Jobs, socket: s
 
 
 def test_uninstall(scratch: Path, installed_root: Path) -> None:
-    """Everything is gone but jobs, configuration and account; and comes back with them."""
+    """Everything is gone but jobs, the key to their secrets, configuration and account; and comes back with them."""
     with booted_copy(installed_root, scratch) as machine:
         jobs = Jobs(machine)
         kept = jobs.bits("create", "kept", account="alice").strip()
@@ -189,7 +189,7 @@ def test_uninstall(scratch: Path, installed_root: Path) -> None:
         assert machine.try_run("systemctl", "cat", "openbits.service").returncode != 0
         assert machine.run("systemctl", "is-system-running").strip() == "running"
         left = machine.run("find", "/", "-xdev", "-iname", "*openbits*", "-not", "-path", "/srv/*").split()
-        assert sorted(left) == ["/etc/openbits", "/var/lib/openbits"]
+        assert sorted(left) == ["/etc/openbits", "/var/lib/openbits", "/var/lib/openbits.key"]
         assert not [name for name in os.listdir(machine.path("/usr/local/bin")) if re.match("bits", name)]
         assert stat.S_ISDIR(machine.path("/var/lib/openbits").stat().st_mode)
         machine.reboot()

@@ -141,7 +141,8 @@ def test_higher_preempts_lower(race: Race, alice: TestAccount) -> None:
 def test_jobs_of_one_priority_take_turns(race: Race, alice: TestAccount, bob: TestAccount) -> None:
     """Q4: a slice of a second for each; and none is begun anew."""
     for name, account in (("turn1", alice), ("turn2", alice), ("turn3", bob)):
-        race.enter(name, account, "normal")
+        # Long enough that the last one is there, on the slowest machine, before the first one is done.
+        race.enter(name, account, "normal", size=2 * SIZE)
     race.finish()
     starts = [name for name, kind in race.history() if kind == "transferring"]
     assert race.most_at_once("turn1", "turn2", "turn3") == 1
