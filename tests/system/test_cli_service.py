@@ -349,6 +349,9 @@ def test_events_tell_the_story_of_a_job(shared: Place, origin: Origin) -> None:
 
 def test_doctor_and_version(shared: Place) -> None:
     checks = shared.json("doctor")["checks"]
+    [kept] = [check for check in checks if check["name"] == "stored credentials"]
+    assert kept["ok"]
+    assert "credentials.key" in kept["message"]
     assert all(check["ok"] for check in checks), checks
     assert {"version", "caller"} < {check["name"] for check in checks}
     assert shared.json("version")["client"] == openbits.__version__

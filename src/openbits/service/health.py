@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from openbits.core import access
 from openbits.core.model import Caller, Job
 from openbits.service.calls import CheckResult
 from openbits.service.configuration import Configuration
@@ -39,9 +40,9 @@ class Health:
 
     def __call__(self, caller: Caller) -> list[CheckResult]:
         """Return the lines that this caller may see."""
-        return [*self._for_everybody(), *(self._for_administrators() if caller.is_administrator else ())]
+        return [*self._for_everybody(caller), *(self._for_administrators() if caller.is_administrator else ())]
 
-    def _for_everybody(self) -> Iterator[CheckResult]:
+    def _for_everybody(self, caller: Caller) -> Iterator[CheckResult]:
         set_aside = self.store_report.set_aside
         yield CheckResult(
             name="store",
@@ -60,6 +61,10 @@ class Health:
         yield CheckResult(name="certificates", ok=is_well, message=text)
         is_well, text = scheme_health()
         yield CheckResult(name="authentication", ok=is_well, message=text)
+        # How other people's jobs fare is not for everybody to know.
+        known = (job for job in self.jobs() if caller.is_administrator or access.owns(caller, job.owner))
+        is_well, text = self.terms.health(known)
+        yield CheckResult(name="stored credentials", ok=is_well, message=text)
         free = os.statvfs(self.state_directory)
         free_bytes = free.f_bavail * free.f_frsize
         text = f"{free_bytes // 2**20} MiB free for the job store"
@@ -72,7 +77,5 @@ class Health:
         yield CheckResult(name="administrators", ok=True, message=text)
         is_well, text = self.tickets.health()
         yield CheckResult(name="computer's credentials", ok=is_well, message=text)
-        is_well, text = self.terms.health(self.jobs())
-        yield CheckResult(name="stored credentials", ok=is_well, message=text)
         text = f"{len(self.pool)} alive, {self.pool.started} started in all"
         yield CheckResult(name="workers", ok=True, message=text)
