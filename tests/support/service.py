@@ -26,32 +26,34 @@ from openbits.frames.monitor import (
     WorkerExited,
     WorkerSpawned,
 )
-from openbits.frames.worker import (
-    SERVICE_TO_WORKER,
-    WORKER_TO_SERVICE,
+from openbits.frames.operations import (
     CheckDirectories,
     CheckSources,
     CopyFile,
     DeleteFiles,
-    DoneFile,
-    FileDurable,
     FileOpened,
     FileResult,
-    FilesDone,
-    FileSpec,
-    FileStarted,
     FindCertificate,
     OperationResults,
     PathPoint,
     PathsWalked,
     RenameFiles,
+    WalkPaths,
+)
+from openbits.frames.worker import (
+    SERVICE_TO_WORKER,
+    WORKER_TO_SERVICE,
+    DoneFile,
+    FileDurable,
+    FilesDone,
+    FileSpec,
+    FileStarted,
     StartTransfer,
     TakeCredential,
     TransferEnded,
     TransferFiles,
     UploadFile,
     UploadMoved,
-    WalkPaths,
     WorkerReady,
 )
 from openbits.service import runtime as runtime_module

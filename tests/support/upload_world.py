@@ -13,15 +13,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from openbits.core.model import REPLY_INDEX, UPLOAD_INDEX
-from openbits.frames.worker import (
-    DoneFile,
-    FilesDone,
-    FileSpec,
-    FileStarted,
-    TransferEnded,
-    UploadFile,
-    UploadMoved,
-)
+from openbits.frames.worker import DoneFile, FilesDone, FileSpec, FileStarted, TransferEnded, UploadFile, UploadMoved
 
 REPLY = "r" * 9
 CLOSING = "closing:"

@@ -10,19 +10,21 @@ import socket
 from dataclasses import dataclass, field
 
 from openbits.core.model import Identity
-from openbits.frames.worker import (
+from openbits.frames.operations import (
     CheckDirectories,
     CheckSources,
     DeleteFiles,
-    DoneFile,
-    FileDurable,
     FileResult,
-    FilesDone,
-    FileSpec,
-    FileStarted,
     OperationResults,
     RenameFiles,
     RenameSpec,
+)
+from openbits.frames.worker import (
+    DoneFile,
+    FileDurable,
+    FilesDone,
+    FileSpec,
+    FileStarted,
     StartTransfer,
     StopTransfer,
     TransferEnded,

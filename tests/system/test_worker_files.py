@@ -14,19 +14,15 @@ from pathlib import Path
 import pytest
 
 from openbits.errors import ErrorContext
-from openbits.frames.worker import (
+from openbits.frames.operations import (
     CheckDirectories,
     DeleteFiles,
-    FileDurable,
-    FileReceived,
     FileResult,
-    FileSpec,
     OperationResults,
-    RangeSpec,
     RenameFiles,
     RenameSpec,
-    TransferEnded,
 )
+from openbits.frames.worker import FileDurable, FileReceived, FileSpec, RangeSpec, TransferEnded
 from support.origin import Origin, generate
 from support.worker_process import WorkerProcess
 

@@ -17,15 +17,8 @@ from pathlib import Path
 import pytest
 
 from openbits.errors import ErrorContext
-from openbits.frames.worker import (
-    HANDLES_AHEAD,
-    FileHandle,
-    FileOpened,
-    FileSpec,
-    FileWanted,
-    OpenFile,
-    TransferEnded,
-)
+from openbits.frames.operations import FileOpened, OpenFile
+from openbits.frames.worker import HANDLES_AHEAD, FileHandle, FileSpec, FileWanted, TransferEnded
 from support.origin import Origin, generate
 from support.worker_process import TIMEOUT_S, WorkerProcess
 

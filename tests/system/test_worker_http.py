@@ -14,14 +14,7 @@ from typing import Any
 import pytest
 
 from openbits.errors import ErrorContext
-from openbits.frames.worker import (
-    FileDurable,
-    FileReceived,
-    FileSpec,
-    FileStarted,
-    TransferBroken,
-    TransferEnded,
-)
+from openbits.frames.worker import FileDurable, FileReceived, FileSpec, FileStarted, TransferBroken, TransferEnded
 from support.origin import Connection, Origin, Request, generate, last_modified
 from support.worker_process import WorkerProcess
 

@@ -19,14 +19,7 @@ from OpenSSL import SSL
 
 from openbits.errors import ErrorContext
 from openbits.frames.network import TlsSpec
-from openbits.frames.worker import (
-    CertificateJudged,
-    CertificateSeen,
-    FileSpec,
-    StopTransfer,
-    TransferEnded,
-    UploadFile,
-)
+from openbits.frames.worker import CertificateJudged, CertificateSeen, FileSpec, StopTransfer, TransferEnded, UploadFile
 from support.ca import Authority, Certified, bundle, self_signed
 from support.origin import Origin, generate
 from support.tls_nginx import Server, TlsNginx, make_file, tls_nginx

@@ -15,18 +15,8 @@ from typing import Any
 import pytest
 
 from openbits.errors import ErrorContext
-from openbits.frames.worker import (
-    CheckSources,
-    CopyFile,
-    FileHandle,
-    FileOpened,
-    FileSpec,
-    FileWanted,
-    OpenSource,
-    OperationResults,
-    TransferEnded,
-    UploadMoved,
-)
+from openbits.frames.operations import CheckSources, CopyFile, FileOpened, OpenSource, OperationResults
+from openbits.frames.worker import FileHandle, FileSpec, FileWanted, TransferEnded, UploadMoved
 from support.accounts import needs_root
 from support.fuse import HANGING, fuse_mount
 from support.origin import Origin, generate

@@ -109,7 +109,11 @@ class Handlers(TokenHandlers, OwnershipHandlers, ProxyHandlers, CertificateHandl
         job = self._manager.get_job(caller, requests.job_id(request))
         headers = self._services.headers.shown(caller, job)
         has_validator = self._services.validators.is_there(job.id)
-        return answer(render.job_detail(self._manager, job, caller, headers=headers, has_validator=has_validator))
+        has_listener = False
+        detail = render.job_detail(
+            self._manager, job, caller, headers=headers, has_validator=has_validator, has_listener=has_listener
+        )
+        return answer(detail)
 
     async def change_settings(self, request: web.Request) -> web.StreamResponse:
         """PATCH /v1/jobs/{job_id}."""

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
 from openbits.api import wire
 from openbits.core import access
+from openbits.core.eventlog import level_of
 from openbits.core.model import (
     REPLY_INDEX,
+    ByteRange,
     Caller,
     ClientCertificate,
     File,
@@ -19,6 +22,7 @@ from openbits.core.model import (
     JobError,
     JobState,
     JobType,
+    NotifyCommand,
     Owner,
     Priority,
 )
@@ -135,7 +139,7 @@ def _owner_out(owner: Owner) -> wire.OwnerOut:
 
 
 def job_detail(
-    manager: Manager, job: Job, caller: Caller, *, headers: str | None, has_validator: bool
+    manager: Manager, job: Job, caller: Caller, *, headers: str | None, has_validator: bool, has_listener: bool
 ) -> wire.JobDetail:
     """Render a job with its properties; custom headers are for the owner's eyes only (A2), if for anybody's."""
     credentials = certificate = None
@@ -174,6 +178,11 @@ def job_detail(
         security_flags=settings.security_flags,
         http_method=settings.http_method,
         use_stored_credentials=settings.use_stored_credentials or None,
+        acl_flags=settings.acl_flags,
+        peer_caching_flags=settings.peer_caching_flags,
+        minimum_notification_interval_ms=settings.minimum_notification_interval_ms,
+        on_demand_mode=settings.on_demand_mode,
+        notify_url=settings.notify_url or None,
     )
     helper = manager.helper_of(job)
     return wire.JobDetail(
@@ -188,8 +197,15 @@ def job_detail(
         client_certificate=certificate,
         validates_certificates=job.asks_about_certificates,
         has_certificate_validator=has_validator,
+        notify_command=command_out(job.notify_command) if job.notify_command is not None else None,
+        has_notify_interface=has_listener,
         proxy_in_use=manager.way(job) or None,
     )
+
+
+def command_out(command: NotifyCommand) -> wire.NotifyCommandOut:
+    """Render a notification command line."""
+    return wire.NotifyCommandOut(program=command.program, arguments=list(command.arguments))
 
 
 def certificate_out(certificate: ClientCertificate) -> wire.ClientCertificateOut:
@@ -215,13 +231,19 @@ def file_out(manager: Manager, job: Job, index: int) -> wire.FileOut:
         bytes_transferred=manager.file_received_bytes(job, index),
         completed=file.completed,
         transferred=file.transferred,
-        ranges=[wire.RangeOut(offset=item.offset, length=item.length) for item in file.ranges],
+        ranges=_ranges(file.ranges),
         checksum=file.checksum,
         validation_state=file.validation,
         resumable=file.resumable,
         restarts=file.restarts,
         response_headers=file.response_headers,
+        wanted_ranges=_ranges(file.demand.wanted) if file.demand is not None else [],
+        filled_ranges=_ranges(file.demand.filled) if file.demand is not None else [],
     )
+
+
+def _ranges(ranges: Iterable[ByteRange]) -> list[wire.RangeOut]:
+    return [wire.RangeOut(offset=item.offset, length=item.length) for item in ranges]
 
 
 def reply_out(manager: Manager, job: Job) -> wire.ReplyOut:
@@ -250,6 +272,9 @@ def event_out(manager: Manager, record: EventRecord) -> wire.EventOut:
         kind=record.kind,
         job_id=record.job_id,
         text=record.text,
+        event_id=record.event_id,
+        level=level_of(record.event_id, record.kind).value,
+        fields=dict(record.fields),
         job=job_out(manager, record.job) if record.job is not None else None,
     )
 

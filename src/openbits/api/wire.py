@@ -95,6 +95,12 @@ class SettingsIn(Request):
     http_method: str | msgspec.UnsetType = msgspec.UNSET
     use_stored_credentials: str | msgspec.UnsetType | None = msgspec.UNSET
     """`proxy`, or null (J65); set by the owner alone."""
+    acl_flags: int | msgspec.UnsetType = msgspec.UNSET
+    peer_caching_flags: int | msgspec.UnsetType = msgspec.UNSET
+    minimum_notification_interval_ms: int | msgspec.UnsetType = msgspec.UNSET
+    on_demand_mode: bool | msgspec.UnsetType = msgspec.UNSET
+    notify_url: str | msgspec.UnsetType | None = msgspec.UNSET
+    """Where the end of the job is announced by a POST, or null; set by the owner alone."""
 
 
 class ProxySettingsIn(Request):
@@ -239,6 +245,10 @@ class FileOut(Response):
     resumable: bool | None
     restarts: int
     response_headers: str
+    wanted_ranges: list[RangeOut]
+    """Asked for, and not here yet (F12); of jobs in on-demand mode."""
+    filled_ranges: list[RangeOut]
+    """Here, and durable (F13); of jobs in on-demand mode."""
 
 
 class SettingsOut(Response):
@@ -275,6 +285,23 @@ class SettingsOut(Response):
     """`proxy`, or null (J65)."""
     use_netrc: bool
     """Whether the owner's ~/.netrc may answer servers that ask who it is."""
+    acl_flags: int
+    """What of a file:// source is kept (J42): 1 owner, 2 group, 4 access control list, 8 extended attributes."""
+    peer_caching_flags: int
+    """J50; kept, and without effect yet."""
+    minimum_notification_interval_ms: int
+    """How seldom JobModification and FileRangesTransferred are told (J66)."""
+    on_demand_mode: bool
+    """Whether only the ranges are fetched that are asked for (J67)."""
+    notify_url: str | None
+    """Where the end of the job is announced by a POST; null for none."""
+
+
+class NotifyCommandOut(Response):
+    """The notification command line (J30): a program and its whole argument vector."""
+
+    program: str
+    arguments: list[str]
 
 
 class CredentialOut(Response):
@@ -349,6 +376,10 @@ class JobDetail(JobOut):
     """Whether a program has to approve of servers' certificates (H12)."""
     has_certificate_validator: bool
     """Whether that program is there now."""
+    notify_command: NotifyCommandOut | None
+    """What is run at the end (J30); null for none."""
+    has_notify_interface: bool
+    """Whether a program is there that takes notifications (J18)."""
     proxy_in_use: str | None
     """By which proxy the job goes, or went when it last ran, or by none, and whose settings say so."""
 
@@ -479,6 +510,11 @@ class EventOut(Response):
     kind: str
     job_id: str
     text: str
+    event_id: int
+    """Its number in BITS's event log; 0: ours, without a number."""
+    level: Literal["error", "warning", "information", "verbose"]
+    fields: dict[str, str]
+    """What belongs to an event of its number, by name."""
     job: JobOut | None = None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from openbits.core.model import DAY_S, AccountKind, Job, Owner
+from openbits.core.model import DAY_S, AccountKind, Job, Owner, Priority
 from openbits.core.names import needs_network
 
 
@@ -24,6 +24,10 @@ class Environment:
     disk_full_retry_s: float = 15.0
     break_patience_s: float = 30.0
     retention_s: float = 1.0 * DAY_S
+    blocked_priorities: frozenset[Priority] = frozenset()
+    """Priorities to which a policy leaves no bandwidth now; never FOREGROUND."""
+    blocked_by: str = ""
+    """Where that policy stands, for people."""
 
 
 def is_logged_on(owner: Owner, env: Environment) -> bool:

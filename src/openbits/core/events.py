@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from openbits.core.model import (
+    ByteRange,
     ClientCertificate,
     Closing,
     CredentialSlot,
     File,
     HelperFlag,
     Job,
+    Notice,
+    NotifyCommand,
     Owner,
     SealedCredential,
     Settings,
@@ -133,6 +136,29 @@ class SetCertificateValidator:
     asks: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetNotifyCommand:
+    """J30: checked; None for none."""
+
+    command: NotifyCommand | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestRanges:
+    """F12: ranges of a file of an on-demand job; their bounds are checked here, against what is known of the file."""
+
+    index: int
+    ranges: tuple[ByteRange, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MovePosition:
+    """F11."""
+
+    index: int
+    offset: int
+
+
 # --- events: scheduler, timers, conditions ---------------------------------------------------------
 
 
@@ -154,6 +180,33 @@ class DeadlineReached:
 @dataclass(frozen=True, slots=True)
 class NetworkChanged:
     """The environment's `has_network` is not what it was (S5, S6)."""
+
+
+@dataclass(frozen=True, slots=True)
+class BandwidthChanged:
+    """The environment's `blocked_priorities` are not what they were (S5, S6, P2, P10)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoticeTaken:
+    """Somebody has acknowledged what the job owed (N4, N11); it may owe something else since."""
+
+    notice: Notice
+    by_webhook: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilesAnnounced:
+    """Somebody has acknowledged FileTransferred of these files (N2)."""
+
+    indices: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noted:
+    """Something for the event log that changes nothing of the job."""
+
+    entries: tuple[Entry, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +301,15 @@ class HeadersSeen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RangesFilled:
+    """These ranges of a file of an on-demand job are durable, beside those that already were."""
+
+    run: int
+    index: int
+    ranges: tuple[ByteRange, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UploadMoved:
     """So many bytes have been acknowledged by the server, and this must a later run know of the session."""
 
@@ -306,6 +368,11 @@ class FilesFinished:
     left_over: tuple[str, ...] = ()
 
 
+Condition = (
+    SlotGranted | SlotTaken | DeadlineReached | NetworkChanged | BandwidthChanged | LogonChanged | ServiceStarted
+)
+"""What comes from the scheduler, a timer, or the state of the machine."""
+
 Report = (
     FileAnswered
     | FilesAnswered
@@ -313,6 +380,7 @@ Report = (
     | FilesFetched
     | FileRedirected
     | HeadersSeen
+    | RangesFilled
     | UploadMoved
     | SessionEnded
     | RunEnded
@@ -338,10 +406,17 @@ Event = (
     | HideHeaders
     | SetClientCertificate
     | SetCertificateValidator
+    | SetNotifyCommand
+    | RequestRanges
+    | MovePosition
     | SlotGranted
     | SlotTaken
     | DeadlineReached
     | NetworkChanged
+    | BandwidthChanged
+    | NoticeTaken
+    | FilesAnnounced
+    | Noted
     | LogonChanged
     | HelperTokenChanged
     | HelperTokenLost
@@ -397,6 +472,10 @@ class Entry:
 
     kind: str
     text: str
+    event_id: int = 0
+    """Its number in `core.eventlog` (section 13), which has a level; 0: ours, without a number."""
+    fields: tuple[tuple[str, str], ...] = ()
+    """What that table says belongs to it, by name, beside what every entry has: job, name, owner."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

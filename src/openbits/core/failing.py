@@ -10,6 +10,8 @@ from openbits.core.model import Job, JobError, Settings
 from openbits.errors import ErrorContext
 
 NETWORK_IS_GONE: Final = "BG_E_NETWORK_DISCONNECTED"
+WITHOUT_TIMER: Final = frozenset({NETWORK_IS_GONE, "BG_E_BLOCKED_BY_POLICY"})
+"""What ends with a condition, not with a delay (R3)."""
 SOONEST_RETRY_S: Final = 5
 """The floor of J19, whoever knows that sooner would help."""
 DISK_IS_FULL: Final = frozenset({"ERROR_DISK_FULL", "ERROR_DISK_QUOTA_EXCEEDED"})
@@ -29,11 +31,11 @@ def decide_retry(
     settings: Settings, failure: Failure, *, now: float, no_progress_since: float, disk_full_retry_s: float
 ) -> Retry:
     """Decide by J19, J20, R3 and S7. Times in seconds."""
-    waits_for_network = failure.name == NETWORK_IS_GONE
+    waits_for_condition = failure.name in WITHOUT_TIMER
     timeout_s = settings.no_progress_timeout
     if not failure.transient or now - no_progress_since >= timeout_s:
         return Retry(is_transient=False)
-    if waits_for_network:
+    if waits_for_condition:
         return Retry(is_transient=True)
     if settings.minimum_retry_delay > timeout_s:
         return Retry(is_transient=False)

@@ -10,15 +10,18 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final, assert_never
 
-from openbits.core import entrusted, moves, ownership, reports, uploads
+from openbits.core import demand, entrusted, moves, notices, ownership, reports, uploads
+from openbits.core.blocking import is_blocked_by_policy, no_bandwidth, waits_for_policy
 from openbits.core.environment import Environment, is_blocked_by_network, is_logged_on
 from openbits.core.events import (
     AddFiles,
+    BandwidthChanged,
     Cancel,
     ChangeCredentials,
     ChangeOwner,
     ChangeSettings,
     Complete,
+    Condition,
     DeadlineReached,
     EndSession,
     Entry,
@@ -27,6 +30,7 @@ from openbits.core.events import (
     FileAnswered,
     FileCheckpoint,
     FileRedirected,
+    FilesAnnounced,
     FilesAnswered,
     FilesFetched,
     FilesFinished,
@@ -36,9 +40,14 @@ from openbits.core.events import (
     HelperTokenLost,
     HideHeaders,
     LogonChanged,
+    MovePosition,
     NetworkChanged,
+    Noted,
+    NoticeTaken,
+    RangesFilled,
     RenameRemote,
     Report,
+    RequestRanges,
     Resume,
     RunEnded,
     SealOld,
@@ -48,6 +57,7 @@ from openbits.core.events import (
     SetClientCertificate,
     SetHeaders,
     SetHelperFlags,
+    SetNotifyCommand,
     SetReplyName,
     SetValidation,
     SlotGranted,
@@ -91,8 +101,32 @@ def apply(job: Job, event: Event, env: Environment) -> Step | None:
             return ownership.change(job, event, env)
         case ChangeCredentials() | SetHeaders() | HideHeaders() | SetClientCertificate() | SetCertificateValidator():
             return ownership.change(job, event, env)
+        case SetNotifyCommand():
+            return ownership.change(job, event, env)
+        case NoticeTaken() | FilesAnnounced() | Noted():
+            return notices.apply(job, event)
+        case RequestRanges() | MovePosition():
+            return demand.change(job, event, env)
         case HelperTokenChanged() | HelperTokenLost():
             return ownership.token_changed(job, event, env)
+        case SealOld():
+            return entrusted.seal_old(job, event)
+        case (
+            LogonChanged()
+            | SlotGranted()
+            | SlotTaken()
+            | DeadlineReached()
+            | NetworkChanged()
+            | BandwidthChanged()
+            | ServiceStarted()
+        ):
+            return _apply_condition(job, event, env)
+        case _:
+            return _apply_report(job, event, env)
+
+
+def _apply_condition(job: Job, event: Condition, env: Environment) -> Step | None:
+    match event:
         case LogonChanged():
             return _logon_changed(job, env)
         case SlotGranted():
@@ -103,12 +137,12 @@ def apply(job: Job, event: Event, env: Environment) -> Step | None:
             return _deadline_reached(job, env)
         case NetworkChanged():
             return _network_changed(job, env)
+        case BandwidthChanged():
+            return _bandwidth_changed(job, env)
         case ServiceStarted():
             return _recover(job, env)
-        case SealOld():
-            return entrusted.seal_old(job, event)
         case _:
-            return _apply_report(job, event, env)
+            assert_never(event)
 
 
 def _apply_report(job: Job, event: Report, env: Environment) -> Step | None:
@@ -125,6 +159,8 @@ def _apply_report(job: Job, event: Report, env: Environment) -> Step | None:
             return reports.redirected(job, event, env)
         case HeadersSeen():
             return reports.headers_seen(job, event)
+        case RangesFilled():
+            return demand.filled(job, event, env)
         case UploadMoved():
             return reports.upload_moved(job, event, env)
         case SessionEnded():
@@ -341,6 +377,16 @@ def _network_changed(job: Job, env: Environment) -> Step | None:
     if not (job.state is JobState.QUEUED or job.state.is_active) or not is_blocked_by_network(job, env):
         return None
     return moves.failed(job, no_network(), env)
+
+
+def _bandwidth_changed(job: Job, env: Environment) -> Step | None:
+    if not is_blocked_by_policy(job, env):
+        if not waits_for_policy(job):
+            return None
+        return moves.enter_queue(job, Trigger.RETRY, env, "the policy leaves it bandwidth again")
+    if job.state is not JobState.QUEUED and not job.state.is_active:
+        return None
+    return moves.failed(job, no_bandwidth(env), env)
 
 
 def _recover(job: Job, env: Environment) -> Step | None:

@@ -129,6 +129,23 @@ class ClientCertificate:
     """A part of its subject (H2); empty when it is chosen by its hash."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotifyCommand:
+    """What the owner's worker runs when the job is TRANSFERRED or in ERROR (J30, N10): a program, and no shell."""
+
+    program: str
+    """Its full path."""
+    arguments: tuple[str, ...]
+    """The whole argument vector, what the program is called first."""
+
+
+class Notice(enum.Enum):
+    """What a job's owner is told once, whatever happens in between (N1, N5)."""
+
+    TRANSFERRED = "transferred"
+    ERROR = "error"
+
+
 class Closing(enum.Enum):
     """What the owner's worker still has to do with the files of a job that is being ended."""
 
@@ -197,6 +214,21 @@ class ByteRange:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Demand:
+    """What an application asked for of a file, piece by piece (F11–F13); all ranges ascending, disjoint, not adjacent.
+
+    Of a file whose size is not known yet a wanted range may reach beyond its end, or be TO_EOF long.
+    """
+
+    wanted: tuple[ByteRange, ...] = ()
+    """Asked for and not here yet."""
+    filled: tuple[ByteRange, ...] = ()
+    """Here, and durable (F13)."""
+    position: int | None = None
+    """What is wanted from here on comes first (F11)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Validator:
     """What tells one version of a remote file from another (inventory D3).
 
@@ -242,6 +274,10 @@ class File:
     https://example.org; empty: the one that the remote name names."""
     sealed_userinfo: str = field(default="", repr=False)
     """User name and password that stood in the remote name, as only `service.secrets` can read them; else empty."""
+    demand: Demand | None = None
+    """What was asked for of it, in on-demand mode (J67); None otherwise, and until something was."""
+    was_announced: bool = False
+    """Whether somebody has taken note of FileTransferred (N2)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,6 +294,8 @@ class Settings:
     `upload_protocol` is ours: `bits`, `tus`, `ietf`, `put`, or `auto`, which asks the server.
     `security_flags` H7 · `http_method` H10 (empty: the type's own) · `use_stored_credentials` J65 (`proxy`, or empty).
     `use_netrc` is ours: whether the owner's ~/.netrc may answer a server that asks who it is.
+    `acl_flags` J42 · `peer_caching_flags` J50 · `minimum_notification_interval_ms` J66, in milliseconds ·
+    `on_demand_mode` J67.  `notify_url` is ours: where the end of the job is announced by a POST.
     """
 
     name: str
@@ -284,6 +322,11 @@ class Settings:
     http_method: str = ""
     use_netrc: bool = False
     use_stored_credentials: str = ""
+    acl_flags: int = 0
+    peer_caching_flags: int = 0
+    minimum_notification_interval_ms: int = 500
+    on_demand_mode: bool = False
+    notify_url: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -335,6 +378,12 @@ class Job:
     """What a later run must know of the session at the server (`openbits.upload`); empty without one."""
     cancel_until: float | None = None
     """Until when the server is to be told that the session of a cancelled job is over (J6); None: it need not be."""
+    notify_command: NotifyCommand | None = None
+    """J30."""
+    owed_notice: Notice | None = None
+    """What callback, bus name or command line has not acknowledged yet, of the state that the job is in (N5)."""
+    owed_webhook: Notice | None = None
+    """What `notify_url` has not acknowledged yet; unlike a notice it is still owed when the job is completed."""
 
     @property
     def is_upload(self) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from openbits.core import methods
+from openbits.core import methods, notices
+from openbits.core.blocking import is_blocked_by_policy, no_bandwidth
 from openbits.core.environment import Environment, is_blocked_by_network
 from openbits.core.events import (
     Effect,
@@ -36,7 +37,12 @@ def moved(job: Job, trigger: Trigger, env: Environment) -> Job:
     modified_at = env.now if target is not job.state else job.modified_at
     retry_at = job.retry_at if target is JobState.TRANSIENT_ERROR else None
     return replace(
-        job, state=target, active_s=active_s, active_since=active_since, modified_at=modified_at, retry_at=retry_at
+        notices.owing(job, target),
+        state=target,
+        active_s=active_s,
+        active_since=active_since,
+        modified_at=modified_at,
+        retry_at=retry_at,
     )
 
 
@@ -56,6 +62,9 @@ def enter_queue(job: Job, trigger: Trigger, env: Environment, text: str) -> Step
         return Step(job=replace(transferred(job, env), error=None), entries=(entry, done))
     if is_blocked_by_network(job, env):
         step = failed(job, no_network(), env)
+        return replace(step, entries=(entry, *step.entries))
+    if is_blocked_by_policy(job, env):
+        step = failed(job, no_bandwidth(env), env)
         return replace(step, entries=(entry, *step.entries))
     return Step(job=job, entries=(entry,))
 

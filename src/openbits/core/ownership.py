@@ -1,7 +1,7 @@
 """Whose job it is and in whose name it works: ownership, helper token, credentials, certificate (I7, I8, I10, H1–H12).
 
 What an account gave a job for its own use never passes to another account: a new owner finds no
-credentials, no custom headers, no client certificate and no helper.
+credentials, no custom headers, no client certificate, no helper and nothing that is run or called in his name (N14).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from openbits.core.events import (
     SetClientCertificate,
     SetHeaders,
     SetHelperFlags,
+    SetNotifyCommand,
     Step,
 )
 from openbits.core.model import (
@@ -62,6 +63,7 @@ Wish = (
     | HideHeaders
     | SetClientCertificate
     | SetCertificateValidator
+    | SetNotifyCommand
 )
 
 
@@ -87,6 +89,10 @@ def change(job: Job, event: Wish, env: Environment) -> Step:
             return _restarted(job, replace(job, sealed_headers=sealed), "custom headers", env)
         case SetClientCertificate(certificate=certificate):
             return _restarted(job, replace(job, client_certificate=certificate), "client certificate", env)
+        case SetNotifyCommand(command=command):
+            words = "none" if command is None else " ".join(command.arguments)
+            entry = Entry(kind="changed", text=f"set: notification command line {words}")
+            return Step(job=replace(job, notify_command=command), entries=(entry,))
         case SetCertificateValidator(asks=asks):
             if job.state is not JobState.SUSPENDED:
                 raise BitsError(
@@ -130,7 +136,8 @@ def _change_owner(job: Job, event: ChangeOwner, env: Environment) -> Step:
     job = replace(
         moves.with_files(job, files),
         owner=event.owner,
-        settings=replace(job.settings, use_netrc=False, use_stored_credentials=""),
+        settings=replace(job.settings, use_netrc=False, use_stored_credentials="", notify_url=""),
+        notify_command=None,
         implicit_credentials=frozenset(),
         explicit_credentials=(),
         sealed_headers="",

@@ -14,7 +14,13 @@ from typing import Any, Final
 
 from openbits.core.methods import consequences
 from openbits.core.model import JobType, Priority, Settings
-from openbits.core.names import check_custom_headers, check_description, check_display_name
+from openbits.core.names import (
+    check_custom_headers,
+    check_description,
+    check_display_name,
+    check_remote_name,
+    split_userinfo,
+)
 from openbits.core.proxies import check_job_change, check_length
 from openbits.core.uploads import PROTOCOLS
 from openbits.errors import BitsError
@@ -23,11 +29,14 @@ RETRY_DELAY_FLOOR_S: Final = 5
 LARGEST_DWORD: Final = 2**32 - 1
 LARGEST_SIZE_BYTES: Final = 2**63 - 1
 HEADERS: Final = "custom_headers"
-OWNERS_ALONE: Final = frozenset({HEADERS, "use_netrc", "use_stored_credentials"})
-"""What lets the owner's own secrets go out is set by the owner, whoever else may change the job (A2)."""
+OWNERS_ALONE: Final = frozenset({HEADERS, "use_netrc", "use_stored_credentials", "notify_url"})
+"""What lets the owner's own secrets go out, or calls others in his name, he sets himself, whoever else may change the
+job (A2)."""
 STEERING: Final = frozenset({"proxy_usage", "proxy_list", "proxy_bypass_list", "security_flags"})
 """What says where a job goes, and whom it believes: see `core.access.may_steer`."""
 NOTIFY_FLAGS: Final = 0x3F
+ACL_FLAGS: Final = 0x0F
+PEER_CACHING_FLAGS: Final = 0x07
 CERTIFICATE_MASK: Final = 0x001F
 REDIRECT_MASK: Final = 0x0F00
 """The two parts of security_flags (H7)."""
@@ -51,6 +60,7 @@ class SettingsWindow:
     job_type: JobType = JobType.DOWNLOAD
     was_resumed: bool = False
     has_files: bool = False
+    is_transferred: bool = False
     has_ranges: bool = False
 
 
@@ -88,6 +98,8 @@ def change_settings(settings: Settings, changes: Mapping[str, Any], *, window: S
         values[name] = row.check(name, value)
         for gate in row.gates:
             gate(name, window)
+    if values.get("on_demand_mode", settings.on_demand_mode):
+        _check_on_demand(settings, values, window)
     if values.get("dynamic_content") and window.has_ranges:
         raise BitsError(
             "BG_E_UNSUPPORTED_JOB_CONFIGURATION", "dynamic_content is not possible for a job that fetches byte ranges"
@@ -100,6 +112,21 @@ def change_settings(settings: Settings, changes: Mapping[str, Any], *, window: S
     values |= consequences(settings, values, job_type=window.job_type, has_ranges=window.has_ranges)
     values |= check_job_change(settings, values)
     return dataclasses.replace(settings, **values)
+
+
+def _check_on_demand(settings: Settings, values: Mapping[str, Any], window: SettingsWindow) -> None:
+    """J67: pieces can be had with plain GET requests of files that stay as they are, and have a length."""
+    reason = ""
+    if values.get("dynamic_content", settings.dynamic_content):
+        reason = "dynamic content has no pieces"
+    elif values.get("high_performance", settings.high_performance):
+        reason = "with high_performance it is not written down which pieces are there"
+    elif values.get("http_method", settings.http_method) not in ("", "GET"):
+        raise BitsError("BG_E_NOT_SUPPORTED_WITH_CUSTOM_HTTP_METHOD", "on_demand_mode asks for its pieces with GET")
+    elif window.has_ranges:
+        reason = "the job has files with ranges already, which are fetched whole"
+    if reason:
+        raise BitsError("BG_E_UNSUPPORTED_JOB_CONFIGURATION", f"on_demand_mode is not possible: {reason}")
 
 
 # --- values ----------------------------------------------------------------------------------
@@ -170,6 +197,35 @@ def _notify_flags(name: str, value: Any) -> int:
 def _retry_delay(name: str, value: Any) -> int:
     """J19: what is below the floor is raised to it."""
     return max(RETRY_DELAY_FLOOR_S, int(_whole_number(0, LARGEST_DWORD)(name, value)))
+
+
+def _acl_flags(name: str, value: Any) -> int:
+    """J42."""
+    if type(value) is not int or value < 0 or value & ~ACL_FLAGS:
+        raise _wrong(name, "made of 1 (owner), 2 (group), 4 (access control list) and 8 (extended attributes)")
+    return value
+
+
+def _peer_caching_flags(name: str, value: Any) -> int:
+    """J50."""
+    if type(value) is not int:
+        raise _wrong(name, "a whole number")
+    if value < 0 or value & ~PEER_CACHING_FLAGS:
+        raise BitsError("E_NOTIMPL", f"{name} has bits that do not exist; all there are is {PEER_CACHING_FLAGS:#04x}")
+    return value
+
+
+def _notify_url(name: str, value: Any) -> str:
+    """Ours: where the end of the job is announced; shown to others, so that it holds no password."""
+    text = "" if value is None else _text(name, value)
+    if not text:
+        return ""
+    check_remote_name(text)
+    if not text.lower().startswith(("http://", "https://")):
+        raise _wrong(name, "a URL that begins with http:// or https://")
+    if split_userinfo(text)[1]:
+        raise _wrong(name, "a URL without user name and password: others may see it")
+    return text
 
 
 def _cost_flags(name: str, value: Any) -> int:
@@ -282,6 +338,11 @@ def _before_files(name: str, window: SettingsWindow) -> None:
         raise BitsError("BG_E_READ_ONLY_PROPERTY_AFTER_ADDFILE", f"{name} must be set before files are added")
 
 
+def _before_transferred(name: str, window: SettingsWindow) -> None:
+    if window.is_transferred:
+        raise BitsError("BG_E_INVALID_STATE", f"{name} must be set before the job is TRANSFERRED")
+
+
 @dataclass(frozen=True, slots=True)
 class _Row:
     check: _Check
@@ -313,6 +374,11 @@ _TABLE: Final[dict[str, _Row]] = {
     "http_method": _Row(_http_method, (_before_resume,)),
     "use_netrc": _Row(_yes_or_no),
     "use_stored_credentials": _Row(_stored_credentials),
+    "acl_flags": _Row(_acl_flags, (_for_downloads, _before_transferred)),
+    "peer_caching_flags": _Row(_peer_caching_flags),
+    "minimum_notification_interval_ms": _Row(_whole_number(0, LARGEST_DWORD)),
+    "on_demand_mode": _Row(_yes_or_no, (_for_downloads, _before_resume)),
+    "notify_url": _Row(_notify_url),
 }
 
 TERMS: Final = frozenset(

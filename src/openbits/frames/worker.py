@@ -2,9 +2,8 @@
 
 A *transfer* is one run of one job.  The service opens it with StartTransfer, hands over the files
 in TransferFiles frames (the last one says so), or one UploadFile, and may end it with StopTransfer.  The worker reports
-what is durable, and ends every transfer with exactly one TransferEnded.  An *operation* is a piece
-of work on files: the service sends one or more frames with the same number, the worker answers
-with one or more result frames, the last of which says so.
+what is durable, and ends every transfer with exactly one TransferEnded.  *Operations* have a
+module of their own.
 
 A descriptor travels with the frames of CARRIERS, exactly one with each, and with no other frame; with FileHandle
 and FileOpened only if they report no error.
@@ -18,14 +17,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-from openbits.frames.codec import Codec
-from openbits.frames.network import CertificateSpec, ImplicitSpec, ProxySpec, TlsSpec
+from openbits.frames import operations
+from openbits.frames.network import ImplicitSpec, ProxySpec, TlsSpec
+
+SERVICE_TO_WORKER: Final = operations.SERVICE_TO_WORKER
+WORKER_TO_SERVICE: Final = operations.WORKER_TO_SERVICE
+"""With the frames of this module they know all that service and worker say."""
 
 HANDLES_AHEAD: Final = 8
 """How many files beyond those on the way a transfer asks handles for, so that it need not wait for each."""
-
-SERVICE_TO_WORKER: Final = Codec()
-WORKER_TO_SERVICE: Final = Codec()
 
 
 # --- parts -----------------------------------------------------------------------------------
@@ -59,6 +59,12 @@ class FileSpec:
     """The server that the job's secrets are for, such as https://example.org; empty: the one of the remote name."""
     userinfo: str = field(default="", repr=False)
     """`name:password`, percent-encoded, as the owner wrote it into the URL; for that server only. Empty without."""
+    on_demand: bool = False
+    """Only `wanted` is fetched, each piece to its own place in the temporary file, beside what is `filled` (J67)."""
+    wanted: tuple[RangeSpec, ...] = ()
+    filled: tuple[RangeSpec, ...] = ()
+    position: int | None = None
+    """What is wanted from here on comes first (F11)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,36 +73,6 @@ class DoneFile:
 
     index: int
     size: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RenameSpec:
-    """Give a finished temporary file its final name."""
-
-    index: int
-    temporary_name: str
-    local_name: str
-    size: int | None = None
-    """Where the temporary file is gone, only a file of this size is taken for the renamed one."""
-    modified_epoch_s: int | None = None
-    """The date to give it (D9), where the worker that fetched it was another account's and could not."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileResult:
-    """How an operation went for one file; `message` is a sentence when it failed."""
-
-    index: int
-    error: str = ""
-    message: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PathPoint:
-    """A place on the way of the path with this position: of a link, or its end. Itself without links."""
-
-    index: int
-    path: str
 
 
 # --- service to worker -----------------------------------------------------------------------
@@ -132,6 +108,10 @@ class StartTransfer:
     """H7: the bits of the mask 0x0F00."""
     http_method: str = ""
     """H10: with which method files are fetched; empty: GET. Uploads have methods of their own."""
+    is_paced: bool = False
+    """Whether what is received or sent has to be leased first (LeaseWanted): a bandwidth limit is in force."""
+    acl_flags: int = 0
+    """J42: what of a file:// source is kept: 1 owner, 2 group, 4 access control list, 8 extended attributes."""
     takes_handles: bool = False
     """The temporary files are another identity's: each is asked for with FileWanted and comes as a FileHandle."""
 
@@ -228,48 +208,39 @@ class UploadKept:
 
 @SERVICE_TO_WORKER.frame
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SetPace:
+    """From now on a transfer has to lease what it receives or sends, or need not any more."""
+
+    transfer: int
+    is_paced: bool
+
+
+@SERVICE_TO_WORKER.frame
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """So many more bytes a transfer may receive or send: the answer to LeaseWanted, as soon as there are any."""
+
+    transfer: int
+    granted_bytes: int
+
+
+@SERVICE_TO_WORKER.frame
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WantRanges:
+    """F11, F12: what is wanted of a file of a transfer that is under way, from now on, and from where on first."""
+
+    transfer: int
+    index: int
+    wanted: tuple[RangeSpec, ...]
+    position: int | None = None
+
+
+@SERVICE_TO_WORKER.frame
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StopTransfer:
     """End a run: make durable what was received, report it, then TransferEnded."""
 
     transfer: int
-
-
-@SERVICE_TO_WORKER.frame
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CheckDirectories:
-    """May the owner create files in these directories (full paths)? `index` of a result is the position."""
-
-    operation: int
-    paths: tuple[str, ...]
-
-
-@SERVICE_TO_WORKER.frame
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WalkPaths:
-    """Where do these paths lead? Answered by PathsWalked."""
-
-    operation: int
-    paths: tuple[str, ...]
-
-
-@SERVICE_TO_WORKER.frame
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RenameFiles:
-    """Put finished files under their names, durably; a file that already is there counts as done."""
-
-    operation: int
-    files: tuple[RenameSpec, ...]
-    last: bool
-
-
-@SERVICE_TO_WORKER.frame
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeleteFiles:
-    """Delete temporary files (full paths); a file that does not exist counts as done."""
-
-    operation: int
-    paths: tuple[str, ...]
-    last: bool
 
 
 @SERVICE_TO_WORKER.frame
@@ -287,110 +258,6 @@ class FileHandle:
     error: str = ""
     message: str = ""
     transient: bool = False
-
-
-@SERVICE_TO_WORKER.frame
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpenFile:
-    """Open or make a temporary file for a worker of another identity; the answer is FileOpened."""
-
-    operation: int
-    temporary_name: str
-    durable_bytes: int
-    umask: int
-
-
-@SERVICE_TO_WORKER.frame
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpenForReading:
-    """Open a temporary file that is to change hands; the answer is FileOpened."""
-
-    operation: int
-    temporary_name: str
-    least_bytes: int
-
-
-@SERVICE_TO_WORKER.frame
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CheckSources:
-    """May the owner read these files (full paths), and are they files? `index` of a result is the position."""
-
-    operation: int
-    paths: tuple[str, ...]
-
-
-@SERVICE_TO_WORKER.frame
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FindCertificate:
-    """Is this client certificate, with its key, in its store, and may the owner use it (H1, H2)?"""
-
-    operation: int
-    certificate: CertificateSpec
-
-
-@SERVICE_TO_WORKER.frame
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpenSource:
-    """Open what is to be uploaded, for reading, for a worker of another identity; the answer is FileOpened."""
-
-    operation: int
-    path: str
-
-
-@SERVICE_TO_WORKER.frame
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CopyFile:
-    """Copy a file of the account into memory for its owner to be shown; the answer is FileOpened.
-
-    What travels along is an anonymous file that cannot change any more. BG_E_TOO_LARGE beyond `most_bytes`.
-    """
-
-    operation: int
-    path: str
-    most_bytes: int
-
-
-@SERVICE_TO_WORKER.frame
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AdoptFile:
-    """Make a temporary file with the first `length` bytes of the descriptor that travels along."""
-
-    operation: int
-    temporary_name: str
-    length: int
-    umask: int
-    is_synced: bool = True
-    """Whether it is durable when this is answered; many small files are made so together, by SyncDirectories."""
-
-
-@SERVICE_TO_WORKER.frame
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SyncDirectories:
-    """Make durable what was adopted in these directories (full paths); the file systems they are on are synced."""
-
-    operation: int
-    paths: tuple[str, ...]
-
-
-@SERVICE_TO_WORKER.frame
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ObtainTickets:
-    """Get a ticket for the computer by its keytab (a full path); the answer is TicketsObtained.
-
-    An empty principal stands for the first host principal of the keytab.
-    """
-
-    operation: int
-    keytab: str
-    principal: str
-
-
-@SERVICE_TO_WORKER.frame
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TakeTickets:
-    """Use the credential cache that travels along (an anonymous file) as this account's."""
-
-    principal: str
 
 
 # --- worker to service -----------------------------------------------------------------------
@@ -484,6 +351,25 @@ class UploadMoved:
 
 @WORKER_TO_SERVICE.frame
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseWanted:
+    """A paced transfer could receive or send so many bytes now; answered by Lease, and not repeated before that."""
+
+    transfer: int
+    wanted_bytes: int
+
+
+@WORKER_TO_SERVICE.frame
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RangesFilled:
+    """These ranges of a file that is fetched on demand are durable now, beside those that were."""
+
+    transfer: int
+    index: int
+    ranges: tuple[RangeSpec, ...]
+
+
+@WORKER_TO_SERVICE.frame
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TransferBroken:
     """A connection broke and is being taken up again; for `bits why`."""
 
@@ -563,26 +449,6 @@ class TransferEnded:
 
 @WORKER_TO_SERVICE.frame
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OperationResults:
-    """Results of an operation; files that succeeded need not be listed."""
-
-    operation: int
-    results: tuple[FileResult, ...]
-    last: bool
-
-
-@WORKER_TO_SERVICE.frame
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PathsWalked:
-    """Points of the paths of a WalkPaths, in order."""
-
-    operation: int
-    points: tuple[PathPoint, ...]
-    last: bool
-
-
-@WORKER_TO_SERVICE.frame
-@dataclass(frozen=True, slots=True, kw_only=True)
 class FileWanted:
     """A transfer that takes handles needs this file's."""
 
@@ -590,32 +456,15 @@ class FileWanted:
     index: int
 
 
-@WORKER_TO_SERVICE.frame
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileOpened:
-    """The answer to OpenFile, OpenForReading, OpenSource and CopyFile; without an error a descriptor travels along."""
-
-    operation: int
-    kept: bool = False
-    error: str = ""
-    message: str = ""
-    transient: bool = False
-
-
-@WORKER_TO_SERVICE.frame
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TicketsObtained:
-    """The answer to ObtainTickets; an anonymous file with a credential cache travels along when there is no error."""
-
-    operation: int
-    principal: str = ""
-    expires_s: int = 0
-    """How long the ticket is good for, from now."""
-    error: str = ""
-    message: str = ""
-
-
 CARRIERS: Final = frozenset(
-    {FileHandle, FileOpened, AdoptFile, TakeTickets, TicketsObtained, BecomeEvaluator, Evaluator}
+    {
+        FileHandle,
+        operations.FileOpened,
+        operations.AdoptFile,
+        operations.TakeTickets,
+        operations.TicketsObtained,
+        BecomeEvaluator,
+        Evaluator,
+    }
 )
 """Frames with which a descriptor may travel."""

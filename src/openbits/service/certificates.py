@@ -11,7 +11,7 @@ from openbits.core.certificates import check_by_id, check_by_name
 from openbits.core.events import SetClientCertificate
 from openbits.core.model import Caller, ClientCertificate, Job
 from openbits.errors import BitsError
-from openbits.frames.worker import FindCertificate
+from openbits.frames.operations import FindCertificate
 from openbits.service.calls import Outcome
 from openbits.service.ledger import Draft, Ledger
 from openbits.service.wording import certificate_spec

@@ -12,7 +12,7 @@ from openbits.core.events import FilesFinished
 from openbits.core.http import date_to_epoch_s
 from openbits.core.model import Closing, File, HelperFlag, Job, Owner
 from openbits.errors import BitsError
-from openbits.frames.worker import RenameSpec
+from openbits.frames.operations import RenameSpec
 from openbits.service.worker import Worker
 from openbits.service.workers import WorkerPool
 

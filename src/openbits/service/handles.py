@@ -18,7 +18,8 @@ from typing import Final
 
 from openbits.core.model import Identity
 from openbits.errors import BitsError
-from openbits.frames.worker import HANDLES_AHEAD, FileHandle, FileOpened, FileSpec, OpenFile, OpenSource
+from openbits.frames.operations import FileOpened, OpenFile, OpenSource
+from openbits.frames.worker import HANDLES_AHEAD, FileHandle, FileSpec
 from openbits.service.tasks import Tasks
 from openbits.service.worker import Refused, Worker, WorkerGone
 from openbits.service.workers import WorkerPool

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from openbits.core import methods, names, quotas, uploads
 from openbits.core.model import Caller, File, Job, JobType, Owner
 from openbits.errors import BitsError
-from openbits.frames.worker import FileResult
+from openbits.frames.operations import FileResult
 from openbits.service.calls import NewFile
 from openbits.service.configuration import Configuration
 from openbits.service.mounts import Paths

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from openbits.core.environment import Environment
-from openbits.core.events import Effect, Event, FilesFinished, FinishFiles, Step
+from openbits.core.events import Effect, Entry, Event, FilesFinished, FinishFiles, Step
 from openbits.core.lifecycle import apply
 from openbits.core.model import Closing, Job, Owner
 from openbits.core.proxies import AccountProxy
@@ -62,10 +62,12 @@ class Draft:
         self._kept_proxies = proxies
         self.proxies: dict[str, AccountProxy | None] = {}
         """Proxy settings that change, by account; None: forgotten (I20)."""
+        self.machine: dict[str, Any] = {}
+        """Settings of the machine that change, by name; None: forgotten."""
         self.written: dict[str, Job | None] = {}
         self.changed_files: dict[str, set[int]] = {}
         self.created: set[str] = set()
-        self.entries: list[tuple[str, str, str]] = []
+        self.entries: list[tuple[str, Entry]] = []
         self.effects: list[Effect] = []
         self.outbox: dict[str, Closing | None] = {}
         """What is left to be done with a job's files after this change; None: nothing any more."""
@@ -91,7 +93,11 @@ class Draft:
         self.written[job.id] = job
         self.created.add(job.id)
         self.changed_files[job.id] = set(range(len(job.files)))
-        self.entries.append((job.id, "created", f"created by {job.owner.name}: {job.settings.name}"))
+        self.note(job.id, Entry(kind="created", text=f"created by {job.owner.name}: {job.settings.name}"))
+
+    def note(self, job_id: str, entry: Entry) -> None:
+        """Add an entry to the event log of a job that this change sees."""
+        self.entries.append((job_id, entry))
 
     def created_jobs(self) -> Iterator[Job]:
         """Yield the jobs that this change, and those before it in the transaction, have added."""
@@ -123,7 +129,7 @@ class Draft:
             # A reply is written down with its job.
             own = range(len(step.job.files))
             self.changed_files.setdefault(job_id, set()).update(i for i in step.changed_files if i in own)
-        self.entries.extend((job_id, entry.kind, entry.text) for entry in step.entries)
+        self.entries.extend((job_id, entry) for entry in step.entries)
         self.effects.extend(step.effects)
         for effect in step.effects:
             if isinstance(effect, FinishFiles):
@@ -139,6 +145,7 @@ class Draft:
         self.effects += other.effects
         self.outbox.update(other.outbox)
         self.proxies.update(other.proxies)
+        self.machine.update(other.machine)
         self.promised += other.promised
         self.kept += other.kept
 
@@ -175,6 +182,8 @@ class Ledger:
         self.jobs: dict[str, Job] = {}
         self.proxies: dict[str, AccountProxy] = {}
         """The proxy settings of accounts, as they stand on the disk."""
+        self.machine: dict[str, Any] = {}
+        """The settings of the machine, as they stand on the disk."""
         self.open_jobs: Counter[Owner] = Counter()
         """How many jobs that have not ended each owner has: quotas must not cost a walk over all jobs."""
         self._outbox: dict[str, int] = {}
@@ -194,6 +203,7 @@ class Ledger:
         self.jobs = {job.id: job for job in loaded.jobs}
         self.open_jobs = Counter(job.owner for job in loaded.jobs if not job.state.is_final)
         self.proxies = loaded.proxies
+        self.machine = loaded.machine
         self.last_event_id = loaded.last_event_id
         self._event_ids = itertools.count(loaded.last_event_id + 1)
         endings = [effect for effect in loaded.effects if effect.kind in _CLOSINGS]
@@ -256,7 +266,8 @@ class Ledger:
                 continue
             total.absorb(draft)
             batch.append(change)
-        if total.written or total.entries or total.proxies or total.promised or total.kept:
+        has_changes = total.written or total.entries or total.proxies or total.machine
+        if has_changes or total.promised or total.kept:
             events = self._records(total)
             try:
                 writing = self._batch(total, events)
@@ -308,7 +319,7 @@ class Ledger:
     def _records(self, total: Draft) -> list[EventRecord]:
         env = total.env
         records = []
-        for job_id, kind, text in total.entries:
+        for job_id, entry in total.entries:
             job = total.get(job_id)
             known = job or self.jobs.get(job_id)
             if known is not None:
@@ -316,11 +327,13 @@ class Ledger:
                     EventRecord(
                         id=next(self._event_ids),
                         time=env.now,
-                        kind=kind,
+                        kind=entry.kind,
                         job_id=job_id,
-                        text=text,
+                        text=entry.text,
                         owner_uid=known.owner.identity.uid,
                         job=job,
+                        event_id=entry.event_id,
+                        fields=entry.fields,
                     )
                 )
         return records
@@ -347,12 +360,15 @@ class Ledger:
                     job_id=event.job_id,
                     text=event.text,
                     owner_uid=event.owner_uid,
+                    event_id=event.event_id,
+                    fields=event.fields,
                 )
                 for event in events
             ],
             effects_added=added + total.promised,
             effects_done=done + total.kept,
             proxies=total.proxies,
+            machine=total.machine,
             prune=self._prune() if self._unpruned >= EVENTS_BETWEEN_PRUNES else None,
         )
 
@@ -370,6 +386,11 @@ class Ledger:
                 self.proxies.pop(account, None)
             else:
                 self.proxies[account] = settings
+        for name, value in total.machine.items():
+            if value is None:
+                self.machine.pop(name, None)
+            else:
+                self.machine[name] = value
         for job_id in total.outbox:
             self._outbox.pop(job_id, None)
         # Promises are kept by those who made them; a job's outbox is about the end of its files only.

@@ -27,7 +27,7 @@ from openbits.core.events import (
     SetValidation,
     Suspend,
 )
-from openbits.core.model import Caller, File, Job, JobType, Owner, Settings
+from openbits.core.model import Caller, File, Job, JobState, JobType, Owner, Settings
 from openbits.core.settings import OWNERS_ALONE, STEERING, SettingsWindow, change_settings, take_headers
 from openbits.core.why import Gate, gate_of
 from openbits.errors import BitsError
@@ -235,6 +235,7 @@ class Manager:
                 job_type=job.type,
                 was_resumed=job.was_resumed,
                 has_files=bool(job.files),
+                is_transferred=job.state is JobState.TRANSFERRED,
                 has_ranges=any(file.ranges for file in job.files),
             )
             settings = change_settings(job.settings, properties, window=window)
@@ -383,6 +384,8 @@ class Manager:
                 text=event.text,
                 owner_uid=event.owner_uid,
                 job=self._visible(caller, event.job_id),
+                event_id=event.event_id,
+                fields=event.fields,
             )
             for event in stored
         ]

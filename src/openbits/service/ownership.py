@@ -23,11 +23,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from openbits.core import access, moves, names
-from openbits.core.events import ChangeOwner
+from openbits.core.events import ChangeOwner, Entry
 from openbits.core.model import AccountKind, Caller, File, Identity, Job, Owner
 from openbits.core.states import Trigger, next_state
 from openbits.errors import BitsError
-from openbits.frames.worker import AdoptFile, OpenForReading
+from openbits.frames.operations import AdoptFile, OpenForReading
 from openbits.service.calls import Outcome
 from openbits.service.helpertokens import HelperTokens
 from openbits.service.intake import Places, places_of
@@ -278,9 +278,8 @@ class Ownership:
             draft.kept += [promise.id for promise in copies]
             draft.promised += old
             if lost:
-                draft.entries.append(
-                    (job.id, "left over", f"{len(lost)} files could not be handed over: they begin anew")
-                )
+                text = f"{len(lost)} files could not be handed over: they begin anew"
+                draft.note(job.id, Entry(kind="left over", text=text))
             return changed
 
         changed = await self._ledger.submit(change)
@@ -306,7 +305,7 @@ class Ownership:
             def keep(draft: Draft, promise: PendingEffect = promise, problem: str = problem) -> None:
                 draft.kept.append(promise.id)
                 if problem:
-                    draft.entries.append((promise.job_id, "left over", problem))
+                    draft.note(promise.job_id, Entry(kind="left over", text=problem))
 
             try:
                 await self._ledger.submit(keep)

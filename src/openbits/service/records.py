@@ -20,6 +20,9 @@ class EventRecord:
     owner_uid: int
     job: Job | None = None
     """The job after the event; None when it is no longer known."""
+    event_id: int = 0
+    """Its number in `core.eventlog`; 0: ours, without a number."""
+    fields: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from typing import Final
 
 from openbits.core.model import Identity
 from openbits.errors import BitsError
-from openbits.frames.worker import ObtainTickets, TakeTickets, TicketsObtained
+from openbits.frames.operations import ObtainTickets, TakeTickets, TicketsObtained
 from openbits.service.configuration import Credentials
 from openbits.service.tasks import Tasks
 from openbits.service.worker import Worker, WorkerGone

@@ -16,7 +16,7 @@ from openbits.core import access, names, uploads
 from openbits.core.events import SetReplyName
 from openbits.core.model import Caller, File, Job, JobState, Owner
 from openbits.errors import BitsError
-from openbits.frames.worker import CopyFile
+from openbits.frames.operations import CopyFile
 from openbits.service.calls import Outcome
 from openbits.service.helpertokens import HelperTokens
 from openbits.service.intake import Intake

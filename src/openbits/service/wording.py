@@ -73,6 +73,7 @@ def start_of(
         ),
         redirects=settings.security_flags & REDIRECT_MASK,
         http_method=settings.http_method,
+        acl_flags=settings.acl_flags,
         takes_handles=takes_handles,
     )
 

@@ -18,7 +18,7 @@ from openbits.core.model import Identity
 from openbits.errors import BitsError, is_failure
 from openbits.frames.channel import Channel
 from openbits.frames.codec import MAX_FRAME_BYTES, UNIT_BYTES, units
-from openbits.frames.worker import (
+from openbits.frames.operations import (
     CheckDirectories,
     CheckSources,
     DeleteFiles,
@@ -31,8 +31,8 @@ from openbits.frames.worker import (
     SyncDirectories,
     TicketsObtained,
     WalkPaths,
-    WorkerReady,
 )
+from openbits.frames.worker import WorkerReady
 from openbits.service.link import Link
 
 log = logging.getLogger(__name__)

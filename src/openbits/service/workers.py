@@ -23,11 +23,7 @@ from openbits.frames.monitor import (
     WorkerExited,
     WorkerSpawned,
 )
-from openbits.frames.worker import (
-    SERVICE_TO_WORKER,
-    WORKER_TO_SERVICE,
-    BecomeEvaluator,
-)
+from openbits.frames.worker import SERVICE_TO_WORKER, WORKER_TO_SERVICE, BecomeEvaluator
 from openbits.service.link import Link
 from openbits.service.tasks import Tasks
 from openbits.service.worker import Worker, WorkerGone

@@ -10,6 +10,7 @@ import dataclasses
 from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from typing import Any
 
 from openbits.core.model import File, Job
 from openbits.core.proxies import AccountProxy
@@ -25,6 +26,7 @@ class MemoryDisk:
     events: list[StoredEvent] = field(default_factory=list)
     effects: dict[int, PendingEffect] = field(default_factory=dict)
     proxies: dict[str, AccountProxy] = field(default_factory=dict)
+    machine: dict[str, Any] = field(default_factory=dict)
     last_event_id: int = 0
 
 
@@ -53,6 +55,7 @@ class MemoryStore:
             jobs=list(self.disk.jobs.values()),
             effects=sorted(self.disk.effects.values(), key=lambda effect: effect.id),
             proxies=dict(self.disk.proxies),
+            machine=dict(self.disk.machine),
             last_event_id=self.disk.last_event_id,
         )
 
@@ -83,6 +86,11 @@ class MemoryStore:
                 disk.proxies.pop(account, None)
             else:
                 disk.proxies[account] = settings
+        for name, value in batch.machine.items():
+            if value is None:
+                disk.machine.pop(name, None)
+            else:
+                disk.machine[name] = value
         if batch.prune is not None:
             while disk.events and disk.events[0].time < batch.prune.older_than:
                 del disk.events[0]

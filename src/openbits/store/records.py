@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from openbits.core.model import Job
 from openbits.core.proxies import AccountProxy
@@ -29,6 +30,9 @@ class StoredEvent:
     job_id: str
     text: str
     owner_uid: int
+    event_id: int = 0
+    """Its number in `core.eventlog` (section 13); 0: ours, without a number."""
+    fields: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +72,8 @@ class Batch:
     effects_done: Sequence[int] = ()
     proxies: Mapping[str, AccountProxy | None] = field(default_factory=dict)
     """Proxy settings by account (I20); None forgets them."""
+    machine: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of the machine by name, as JSON has them; None forgets one."""
     prune: EventPrune | None = None
 
 
@@ -80,6 +86,8 @@ class Loaded:
     effects: list[PendingEffect]
     proxies: dict[str, AccountProxy]
     """The proxy settings that are kept, by account."""
+    machine: dict[str, Any]
+    """The settings of the machine that are kept, by name."""
     last_event_id: int
     """The highest id that an event ever had; 0 when there was none."""
 

@@ -18,6 +18,7 @@ from openbits.core.model import (
     ClientCertificate,
     Closing,
     CredentialSlot,
+    Demand,
     File,
     HelperFlag,
     Identity,
@@ -25,6 +26,8 @@ from openbits.core.model import (
     JobError,
     JobState,
     JobType,
+    Notice,
+    NotifyCommand,
     Owner,
     Priority,
     SealedCredential,
@@ -108,6 +111,9 @@ def job_row(seq: int, job: Job) -> Row:
         job.headers_are_write_only,
         None if job.client_certificate is None else _json(dataclasses.asdict(job.client_certificate)),
         job.asks_about_certificates,
+        None if job.notify_command is None else _json(dataclasses.asdict(job.notify_command)),
+        None if job.owed_notice is None else job.owed_notice.value,
+        None if job.owed_webhook is None else job.owed_webhook.value,
     )
 
 
@@ -128,6 +134,7 @@ def _read_job(row: Row, files: tuple[File, ...], owners: dict[Row, Owner]) -> Jo
         active_s, active_since, retry_at, no_progress_since, closing, result, helper_flags, implicit_credentials,
         reply, upload_memory, cancel_until,
         explicit_credentials, sealed_headers, headers_are_write_only, client_certificate, asks_about_certificates,
+        notify_command, owed_notice, owed_webhook,
     ) = row  # fmt: skip
     if file_count != len(files):
         raise ValueError(f"has {len(files)} files instead of {file_count}")
@@ -175,6 +182,9 @@ def _read_job(row: Row, files: tuple[File, ...], owners: dict[Row, Owner]) -> Jo
         headers_are_write_only=bool(headers_are_write_only),
         client_certificate=None if client_certificate is None else ClientCertificate(**json.loads(client_certificate)),
         asks_about_certificates=bool(asks_about_certificates),
+        notify_command=None if notify_command is None else _read_command(notify_command),
+        owed_notice=None if owed_notice is None else Notice(owed_notice),
+        owed_webhook=None if owed_webhook is None else Notice(owed_webhook),
     )
 
 
@@ -184,10 +194,16 @@ def _read_settings(text: str) -> Settings:
     return Settings(**values)
 
 
+def _read_command(text: str) -> NotifyCommand:
+    values = json.loads(text)
+    return NotifyCommand(program=values["program"], arguments=tuple(values["arguments"]))
+
+
 def _read_reply(text: str) -> File:
     values = json.loads(text)
     values["validator"] = Validator(**values["validator"])
     values["ranges"] = tuple(ByteRange(**each) for each in values["ranges"])
+    values["demand"] = None
     return File(**values)
 
 
@@ -238,6 +254,8 @@ def _changing(file: File) -> Row:
         _blob(file.response_headers),
         file.sealed_userinfo,
         file.meant_for,
+        None if file.demand is None else _demand(file.demand),
+        file.was_announced,
     )
 
 
@@ -259,7 +277,7 @@ def _read_file(row: Row) -> File:
     (
         _job, _idx, remote_name, local_name, temporary_name, ranges, checksum, bytes_total, bytes_transferred,
         etag, last_modified, size, transferred, completed, validation, resumable, restarts, response_headers,
-        sealed_userinfo, meant_for,
+        sealed_userinfo, meant_for, demand, was_announced,
     ) = row  # fmt: skip
     validator = _NO_VALIDATOR
     if etag is not None or last_modified is not None or size is not None:
@@ -281,6 +299,27 @@ def _read_file(row: Row) -> File:
         response_headers=_text(response_headers),
         sealed_userinfo=sealed_userinfo,
         meant_for=meant_for,
+        demand=None if demand is None else _read_demand(demand),
+        was_announced=bool(was_announced),
+    )
+
+
+def _demand(demand: Demand) -> str:
+    return _json(
+        {
+            "wanted": [(each.offset, each.length) for each in demand.wanted],
+            "filled": [(each.offset, each.length) for each in demand.filled],
+            "position": demand.position,
+        }
+    )
+
+
+def _read_demand(text: str) -> Demand:
+    values = json.loads(text)
+    return Demand(
+        wanted=tuple(ByteRange(offset, length) for offset, length in values["wanted"]),
+        filled=tuple(ByteRange(offset, length) for offset, length in values["filled"]),
+        position=values["position"],
     )
 
 
@@ -304,18 +343,47 @@ def read_proxies(rows: Iterable[Row]) -> dict[str, AccountProxy]:
     return proxies
 
 
+# --- settings of the machine -----------------------------------------------------------------
+
+
+def machine_row(name: str, value: Any) -> Row:
+    """Return the row of a setting of the machine."""
+    return name, _json(value)
+
+
+def read_machine_settings(rows: Iterable[Row]) -> dict[str, Any]:
+    """Read the settings of the machine. Raises BadRow."""
+    settings = {}
+    for name, value in rows:
+        try:
+            settings[str(name)] = json.loads(value)
+        except ValueError as error:
+            raise BadRow(f"setting {name} of the machine: {error}") from error
+    return settings
+
+
 # --- events and effects ----------------------------------------------------------------------
 
 
 def event_row(event: StoredEvent) -> Row:
     """Return the row of an event."""
-    return event.id, event.time, event.kind, event.job_id, _blob(event.text), event.owner_uid
+    fields = _json(dict(event.fields))
+    return event.id, event.time, event.kind, event.job_id, _blob(event.text), event.owner_uid, event.event_id, fields
 
 
 def read_event(row: Row) -> StoredEvent:
     """Read an event."""
-    event_id, time, kind, job_id, text, owner_uid = row
-    return StoredEvent(id=event_id, time=time, kind=kind, job_id=job_id, text=_text(text), owner_uid=owner_uid)
+    row_id, time, kind, job_id, text, owner_uid, event_id, fields = row
+    return StoredEvent(
+        id=row_id,
+        time=time,
+        kind=kind,
+        job_id=job_id,
+        text=_text(text),
+        owner_uid=owner_uid,
+        event_id=event_id,
+        fields=tuple(json.loads(fields).items()),
+    )
 
 
 def effect_row(effect: PendingEffect) -> Row:

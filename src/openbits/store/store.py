@@ -34,12 +34,14 @@ from openbits.store.rows import (
     event_row,
     file_row,
     job_row,
+    machine_row,
     new_file_row,
     proxies_row,
     read_effect,
     read_event,
     read_files,
     read_jobs,
+    read_machine_settings,
     read_proxies,
 )
 
@@ -246,6 +248,11 @@ class Store:
                 writer.execute(queries["delete_proxies"], (account,))
             else:
                 writer.execute(queries["upsert_proxies"], proxies_row(account, settings))
+        for name, value in batch.machine.items():
+            if value is None:
+                writer.execute(queries["delete_machine_setting"], (name,))
+            else:
+                writer.execute(queries["upsert_machine_setting"], machine_row(name, value))
         if batch.prune is not None:
             writer.execute(queries["prune_events_by_age"], {"older_than": batch.prune.older_than})
             writer.execute(queries["prune_events_by_number"], {"keep": batch.prune.keep})
@@ -308,6 +315,7 @@ def _read_everything(connection: sqlite3.Connection, queries: dict[str, str]) ->
         jobs=jobs,
         effects=[read_effect(row) for row in connection.execute(queries["load_effects"])],
         proxies=read_proxies(connection.execute(queries["load_proxies"])),
+        machine=read_machine_settings(connection.execute(queries["load_machine_settings"])),
         last_event_id=last_event_id,
     )
 

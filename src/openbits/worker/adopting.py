@@ -14,7 +14,7 @@ import stat
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from openbits.frames.worker import AdoptFile, FileOpened, FileResult
+from openbits.frames.operations import AdoptFile, FileOpened, FileResult
 from openbits.worker.failure import local_failure, shown
 from openbits.worker.filecopy import copy_slice
 from openbits.worker.files import Directories, Directory, create, set_modified

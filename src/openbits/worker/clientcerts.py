@@ -31,7 +31,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from openbits.core.certificates import is_named, store_directory
 from openbits.errors import ErrorContext
 from openbits.frames.network import CertificateSpec
-from openbits.frames.worker import FileResult
+from openbits.frames.operations import FileResult
 from openbits.worker.asking import Identity
 from openbits.worker.certificates import UNREADABLE
 from openbits.worker.failure import Failure, TransferError, account_name, shown

@@ -18,7 +18,8 @@ from typing import Any, Final, Protocol
 
 from openbits.core.names import file_path, temporary_name
 from openbits.errors import BitsError, ErrorContext
-from openbits.frames.worker import FileResult, FileStarted, RenameSpec, StartTransfer, UploadFile, UploadMoved
+from openbits.frames.operations import FileResult, RenameSpec
+from openbits.frames.worker import FileStarted, StartTransfer, UploadFile, UploadMoved
 from openbits.worker.failure import Failure, TransferError, local_failure
 from openbits.worker.filecopy import copy_slice
 from openbits.worker.files import Directories

@@ -16,19 +16,12 @@ from typing import Final
 
 from openbits.frames.channel import Channel, ChannelClosed
 from openbits.frames.network import TlsSpec
-from openbits.frames.worker import (
-    CARRIERS,
-    SERVICE_TO_WORKER,
-    WORKER_TO_SERVICE,
+from openbits.frames.operations import (
     AdoptFile,
-    BecomeEvaluator,
-    CertificateJudged,
     CheckDirectories,
     CheckSources,
     CopyFile,
     DeleteFiles,
-    Evaluator,
-    FileHandle,
     FileOpened,
     FileResult,
     FindCertificate,
@@ -40,15 +33,24 @@ from openbits.frames.worker import (
     PathPoint,
     PathsWalked,
     RenameFiles,
+    SyncDirectories,
+    TakeTickets,
+    WalkPaths,
+)
+from openbits.frames.worker import (
+    CARRIERS,
+    SERVICE_TO_WORKER,
+    WORKER_TO_SERVICE,
+    BecomeEvaluator,
+    CertificateJudged,
+    Evaluator,
+    FileHandle,
     StartTransfer,
     StopTransfer,
-    SyncDirectories,
     TakeCredential,
-    TakeTickets,
     TransferFiles,
     UploadFile,
     UploadKept,
-    WalkPaths,
     WorkerReady,
 )
 from openbits.worker.adopting import Adoption, open_for_reading, sync_directories

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from openbits.frames.worker import FileOpened, OpenFile
+from openbits.frames.operations import FileOpened, OpenFile
 from openbits.worker.failure import local_failure
 from openbits.worker.files import Directories, Directory, create, reopen
 from openbits.worker.helper import Helper

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterable
 from typing import Final
 
-from openbits.frames.worker import FileResult, RenameSpec
+from openbits.frames.operations import FileResult, RenameSpec
 from openbits.worker.failure import Failure, account_name, local_failure, shown
 from openbits.worker.files import Directories, Directory
 from openbits.worker.paths import ForeignLink, open_directory

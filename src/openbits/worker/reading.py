@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from openbits.errors import ErrorContext
-from openbits.frames.worker import CopyFile, FileOpened, FileResult, OpenSource
+from openbits.frames.operations import CopyFile, FileOpened, FileResult, OpenSource
 from openbits.worker.failure import Failure, shown
 from openbits.worker.source import Opened, open_source, source_failure
 

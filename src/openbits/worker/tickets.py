@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from openbits.frames.worker import ObtainTickets, TicketsObtained
+from openbits.frames.operations import ObtainTickets, TicketsObtained
 from openbits.worker import gss, kerberos
 from openbits.worker.helper import Helper
 from openbits.worker.loop import Loop

@@ -53,8 +53,12 @@ def test_everything_can_be_set_before_anything_has_happened() -> None:
         "http_method": "",
         "use_netrc": True,
         "use_stored_credentials": "proxy",
+        "acl_flags": 15,
+        "peer_caching_flags": 7,
+        "minimum_notification_interval_ms": 100,
+        "notify_url": "https://example.org/hook",
     }
-    assert {*changes, "upload_protocol", "custom_headers"} == set(PROPERTY_NAMES)
+    assert {*changes, "upload_protocol", "custom_headers", "on_demand_mode"} == set(PROPERTY_NAMES)
     assert change(**changes) == Settings(**changes)
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from openbits.frames import monitor, worker
+from openbits.frames import monitor, operations, worker
 from openbits.frames.codec import MAX_FRAME_BYTES, Codec, FrameError
 
 CODECS = {
@@ -219,8 +219,8 @@ def test_a_frame_has_a_largest_size() -> None:
 def test_names_of_any_bytes_travel() -> None:
     """Local names are bytes: what is no UTF-8 comes as lone surrogates and leaves as they came."""
     raw = bytes(range(1, 256))
-    result = worker.FileResult(index=0, message=raw.decode("utf-8", "surrogateescape"))
-    message = worker.OperationResults(operation=1, results=(result,), last=True)
+    result = operations.FileResult(index=0, message=raw.decode("utf-8", "surrogateescape"))
+    message = operations.OperationResults(operation=1, results=(result,), last=True)
     decoded = CODEC.decode(CODEC.encode(message))
-    assert isinstance(decoded, worker.OperationResults)
+    assert isinstance(decoded, operations.OperationResults)
     assert decoded.results[0].message.encode("utf-8", "surrogateescape") == raw

@@ -11,7 +11,8 @@ import pytest
 from openbits.core.model import ByteRange, ClientCertificate, Identity, JobState, JobType, Priority
 from openbits.errors import BitsError
 from openbits.frames.network import CertificateSpec
-from openbits.frames.worker import FileResult, FindCertificate, StartTransfer
+from openbits.frames.operations import FileResult, FindCertificate
+from openbits.frames.worker import StartTransfer
 from openbits.service.calls import NewFile
 from support import virtual
 from support.service import ALICE, ROOT, Service, running

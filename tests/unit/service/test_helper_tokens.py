@@ -21,19 +21,8 @@ from openbits.errors import BitsError
 from openbits.frames.channel import ChannelClosed
 from openbits.frames.codec import MAX_FRAME_BYTES
 from openbits.frames.monitor import KillWorker
-from openbits.frames.worker import (
-    HANDLES_AHEAD,
-    WORKER_TO_SERVICE,
-    CheckDirectories,
-    DeleteFiles,
-    FileHandle,
-    FileOpened,
-    FileWanted,
-    OpenFile,
-    RenameFiles,
-    StartTransfer,
-    StopTransfer,
-)
+from openbits.frames.operations import CheckDirectories, DeleteFiles, FileOpened, OpenFile, RenameFiles
+from openbits.frames.worker import HANDLES_AHEAD, WORKER_TO_SERVICE, FileHandle, FileWanted, StartTransfer, StopTransfer
 from openbits.service.calls import NewFile
 from openbits.service.handles import LONGEST_REFUSAL, MOST_WANTED, OPEN_ATTEMPTS, OPEN_TIMEOUT_S
 from openbits.service.helpertokens import OPTIONS_PER_JOB

@@ -13,7 +13,8 @@ from openbits.core.accounts import AccountRules
 from openbits.core.lifecycle import LOG_OFF_PATIENCE_S
 from openbits.core.model import AccountKind, Caller, Identity, JobState
 from openbits.frames.monitor import KillWorker
-from openbits.frames.worker import DeleteFiles, RenameFiles, StopTransfer, TransferEnded
+from openbits.frames.operations import DeleteFiles, RenameFiles
+from openbits.frames.worker import StopTransfer, TransferEnded
 from openbits.service.calls import NewFile
 from openbits.service.configuration import Accounts, Configuration, Scheduler, Timeouts, Worker
 from openbits.service.ledger import RETRY_FULL_STORE_S

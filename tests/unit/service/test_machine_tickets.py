@@ -12,7 +12,7 @@ import pytest
 
 from openbits.core.model import Identity
 from openbits.errors import BitsError
-from openbits.frames.worker import FileOpened, ObtainTickets, TakeTickets, TicketsObtained
+from openbits.frames.operations import FileOpened, ObtainTickets, TakeTickets, TicketsObtained
 from openbits.service.configuration import Credentials
 from openbits.service.tasks import Tasks
 from openbits.service.tickets import FAILURE_KEPT_S, OBTAIN_TIMEOUT_S, ROOT, MachineTickets

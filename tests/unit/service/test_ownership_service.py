@@ -13,7 +13,7 @@ import pytest
 from openbits.core.model import AccountKind, Caller, HelperFlag, Identity, JobState
 from openbits.errors import BitsError
 from openbits.frames.channel import ChannelClosed
-from openbits.frames.worker import (
+from openbits.frames.operations import (
     AdoptFile,
     DeleteFiles,
     FileOpened,
@@ -21,10 +21,9 @@ from openbits.frames.worker import (
     OpenForReading,
     OperationResults,
     RenameFiles,
-    StartTransfer,
-    StopTransfer,
     SyncDirectories,
 )
+from openbits.frames.worker import StartTransfer, StopTransfer
 from openbits.service.calls import NewFile, Outcome
 from openbits.store.errors import StoreFull
 from openbits.store.memory import MemoryDisk

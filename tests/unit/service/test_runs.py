@@ -10,17 +10,13 @@ import pytest
 from openbits.core.model import JobState, JobType
 from openbits.errors import BitsError
 from openbits.frames.monitor import KillWorker, SpawnRefused, SpawnWorker
+from openbits.frames.operations import CheckDirectories, DeleteFiles, FileResult, OperationResults, RenameFiles
 from openbits.frames.worker import (
-    CheckDirectories,
-    DeleteFiles,
     DoneFile,
     FileDurable,
     FileReceived,
-    FileResult,
     FilesDone,
     FilesStarted,
-    OperationResults,
-    RenameFiles,
     StartTransfer,
     StopTransfer,
     TransferBroken,

@@ -20,17 +20,16 @@ from openbits.core.model import (
 )
 from openbits.core.uploads import REPLY_LIMIT_BYTES
 from openbits.errors import BitsError
-from openbits.frames.worker import (
+from openbits.frames.operations import (
     CheckDirectories,
     CheckSources,
     CopyFile,
     DeleteFiles,
     FileOpened,
-    FileReceived,
     FileResult,
     RenameFiles,
-    UploadKept,
 )
+from openbits.frames.worker import FileReceived, UploadKept
 from openbits.service.calls import NewFile, NewJob
 from support import virtual
 from support.service import ALICE, ROOT, FakeWorker, Service, running

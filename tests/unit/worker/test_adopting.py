@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from openbits.frames.worker import AdoptFile, FileResult
+from openbits.frames.operations import AdoptFile, FileResult
 from openbits.worker import adopting, files
 from openbits.worker.adopting import LOST, Adoption, open_for_reading, sync_directories
 from openbits.worker.walking import walk

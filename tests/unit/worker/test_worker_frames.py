@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from openbits.errors import error_code
-from openbits.frames.worker import WORKER_TO_SERVICE, FileResult, OperationResults, PathPoint, PathsWalked
+from openbits.frames.operations import FileResult, OperationResults, PathPoint, PathsWalked
+from openbits.frames.worker import WORKER_TO_SERVICE
 from openbits.worker.failure import MESSAGE_LIMIT
 from openbits.worker.main import _POINTS_PER_FRAME, _RESULTS_PER_FRAME, _shortened
 

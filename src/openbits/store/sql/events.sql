@@ -1,16 +1,16 @@
 -- name: insert_event
-INSERT INTO events (id, time, kind, job_id, text, owner_uid) VALUES (?, ?, ?, ?, ?, ?);
+INSERT INTO events (id, time, kind, job_id, text, owner_uid, event_id, fields) VALUES (?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: last_event_id
 SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'events';
 
 -- name: events_after
-SELECT id, time, kind, job_id, text, owner_uid FROM events
+SELECT id, time, kind, job_id, text, owner_uid, event_id, fields FROM events
 WHERE id > :after AND (:owner_uid IS NULL OR owner_uid = :owner_uid)
 ORDER BY id LIMIT :limit;
 
 -- name: events_of_job_after
-SELECT id, time, kind, job_id, text, owner_uid FROM events
+SELECT id, time, kind, job_id, text, owner_uid, event_id, fields FROM events
 WHERE job_id = :job_id AND id > :after AND (:owner_uid IS NULL OR owner_uid = :owner_uid)
 ORDER BY id LIMIT :limit;
 

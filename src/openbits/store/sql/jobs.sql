@@ -4,8 +4,9 @@ INSERT INTO jobs (
     error, error_count, created_at, modified_at, transferred_at, ended_at, was_resumed, run,
     active_s, active_since, retry_at, no_progress_since, closing, result,
     helper_flags, implicit_credentials, reply, upload_memory, cancel_until,
-    explicit_credentials, sealed_headers, headers_are_write_only, client_certificate, asks_about_certificates
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    explicit_credentials, sealed_headers, headers_are_write_only, client_certificate, asks_about_certificates,
+    notify_command, owed_notice, owed_webhook
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (seq) DO UPDATE SET
     state = excluded.state,
     owner_uid = excluded.owner_uid,
@@ -39,7 +40,10 @@ ON CONFLICT (seq) DO UPDATE SET
     sealed_headers = excluded.sealed_headers,
     headers_are_write_only = excluded.headers_are_write_only,
     client_certificate = excluded.client_certificate,
-    asks_about_certificates = excluded.asks_about_certificates;
+    asks_about_certificates = excluded.asks_about_certificates,
+    notify_command = excluded.notify_command,
+    owed_notice = excluded.owed_notice,
+    owed_webhook = excluded.owed_webhook;
 
 -- name: load_jobs
 SELECT
@@ -47,7 +51,8 @@ SELECT
     error, error_count, created_at, modified_at, transferred_at, ended_at, was_resumed, run,
     active_s, active_since, retry_at, no_progress_since, closing, result,
     helper_flags, implicit_credentials, reply, upload_memory, cancel_until,
-    explicit_credentials, sealed_headers, headers_are_write_only, client_certificate, asks_about_certificates
+    explicit_credentials, sealed_headers, headers_are_write_only, client_certificate, asks_about_certificates,
+    notify_command, owed_notice, owed_webhook
 FROM jobs ORDER BY seq;
 
 -- name: load_places
@@ -60,8 +65,8 @@ DELETE FROM jobs WHERE seq = ?;
 INSERT INTO files (
     job, idx, remote_name, local_name, temporary_name, ranges, checksum, bytes_total, bytes_transferred,
     etag, last_modified, remote_size, transferred, completed, validation, resumable, restarts, response_headers,
-    sealed_userinfo, meant_for
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+    sealed_userinfo, meant_for, demand, was_announced
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: update_file
 -- The local name, the ranges and the checksum of a file never change.
@@ -80,14 +85,16 @@ UPDATE files SET
     restarts = ?,
     response_headers = ?,
     sealed_userinfo = ?,
-    meant_for = ?
+    meant_for = ?,
+    demand = ?,
+    was_announced = ?
 WHERE job = ? AND idx = ?;
 
 -- name: load_files
 SELECT
     job, idx, remote_name, local_name, temporary_name, ranges, checksum, bytes_total, bytes_transferred,
     etag, last_modified, remote_size, transferred, completed, validation, resumable, restarts, response_headers,
-    sealed_userinfo, meant_for
+    sealed_userinfo, meant_for, demand, was_announced
 FROM files ORDER BY job, idx;
 
 -- name: delete_files
