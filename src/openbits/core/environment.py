@@ -28,6 +28,8 @@ class Environment:
     """Priorities to which a policy leaves no bandwidth now; never FOREGROUND."""
     blocked_by: str = ""
     """Where that policy stands, for people."""
+    blocked_until: float | None = None
+    """When other hours begin, and with them other limits; None: no hours are set."""
 
 
 def is_logged_on(owner: Owner, env: Environment) -> bool:

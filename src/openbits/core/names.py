@@ -471,7 +471,9 @@ def _check_header(line: str) -> str:
 # --- ranges ----------------------------------------------------------------------------------
 
 
-def check_ranges(ranges: Sequence[ByteRange], limit: int | None) -> None:
+def check_ranges(
+    ranges: Sequence[ByteRange], limit: int | None, *, limited_by: str = "quotas.max_ranges_per_file"
+) -> None:
     """Check the byte ranges of a file (J41); `limit` is None for an account without quotas (P7).
 
     Raises E_INVALIDARG without ranges, BG_E_TOO_MANY_RANGES_IN_FILE, BG_E_INVALID_RANGE for a range
@@ -482,7 +484,7 @@ def check_ranges(ranges: Sequence[ByteRange], limit: int | None) -> None:
     if limit is not None and len(ranges) > limit:
         raise BitsError(
             "BG_E_TOO_MANY_RANGES_IN_FILE",
-            f"the file has {len(ranges)} ranges; {limit} are allowed (quotas.max_ranges_per_file)",
+            f"the file has {len(ranges)} ranges; {limit} are allowed ({limited_by})",
         )
     for each in ranges:
         if not 0 <= each.offset < LARGEST_OFFSET:

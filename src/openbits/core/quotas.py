@@ -6,7 +6,8 @@ names the limit and the key of the configuration that sets it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from openbits.core.accounts import is_administrator
 from openbits.core.model import AccountKind, Caller, Owner
@@ -25,6 +26,24 @@ class Quotas:
     """P6."""
     max_ranges_per_file: int = 500
     """P7."""
+
+    def named(self, limit: str) -> str:
+        """Where a limit was set, for people."""
+        return f"quotas.{limit}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyQuotas(Quotas):
+    """Limits of which a policy has set some."""
+
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """Where those stand, by name."""
+
+    def named(self, limit: str) -> str:
+        """See `Quotas`."""
+        source = self.sources.get(limit)
+        # Not super(): a class with slots is made anew, and does not know itself by that word any more.
+        return Quotas.named(self, limit) if source is None else f"quotas.{limit}, {source}"
 
 
 def is_exempt(caller: Caller) -> bool:
@@ -47,13 +66,14 @@ def check_new_jobs(quotas: Quotas, caller: Caller, *, new: int, owned: int, coun
     if owned + new > quotas.max_jobs_per_user:
         raise BitsError(
             "BG_E_TOO_MANY_JOBS_PER_USER",
-            f"{caller.name} has {owned} jobs and may have {quotas.max_jobs_per_user} (quotas.max_jobs_per_user):"
-            " complete or cancel some",
+            f"{caller.name} has {owned} jobs and may have {quotas.max_jobs_per_user}"
+            f" ({quotas.named('max_jobs_per_user')}): complete or cancel some",
         )
     if counted + new > quotas.max_jobs_per_machine:
         raise BitsError(
             "BG_E_TOO_MANY_JOBS_PER_MACHINE",
-            f"the machine has {counted} jobs and may have {quotas.max_jobs_per_machine} (quotas.max_jobs_per_machine)",
+            f"the machine has {counted} jobs and may have {quotas.max_jobs_per_machine}"
+            f" ({quotas.named('max_jobs_per_machine')})",
         )
 
 
@@ -63,7 +83,7 @@ def check_new_files(quotas: Quotas, caller: Caller, *, new: int, present: int) -
         raise BitsError(
             "BG_E_TOO_MANY_FILES_IN_JOB",
             f"the job would have {present + new} files and may have {quotas.max_files_per_job}"
-            " (quotas.max_files_per_job)",
+            f" ({quotas.named('max_files_per_job')})",
         )
 
 

@@ -89,9 +89,12 @@ class Intake:
     def _target(self, caller: Caller, job: Job, new: NewFile) -> File:
         names.check_remote_name(new.remote_name)
         names.check_local_name(new.local_name)
+        refuse_local_source(job, new.remote_name)
         ranges = new.ranges or ()
         if new.ranges is not None:
-            names.check_ranges(new.ranges, quotas.range_limit(self._configuration().quotas, caller))
+            limits = self._configuration().quotas
+            limited_by = limits.named("max_ranges_per_file")
+            names.check_ranges(new.ranges, quotas.range_limit(limits, caller), limited_by=limited_by)
             if new.remote_name.lower().startswith("file:"):
                 raise BitsError("E_INVALIDARG", "byte ranges can be fetched over http and https only")
             methods.refuse_ranges(job.settings)

@@ -27,6 +27,7 @@ from openbits.service.configuration import (
     ConfigurationError,
     read_configuration_if_any,
 )
+from openbits.service.policyfiles import PolicyFileError, directory_beside
 from openbits.service.runtime import Runtime
 from openbits.service.secrets import KEY_BYTES, Secrets
 from openbits.store.store import StoreError
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     channel = Channel(socket.socket(fileno=options.channel), outgoing=SERVICE_TO_MONITOR, incoming=MONITOR_TO_SERVICE)
     try:
         return asyncio.run(_serve(options, channel))
-    except ConfigurationError as error:
+    except (ConfigurationError, PolicyFileError) as error:
         log.error("action=configuration-refused error=%s", error)
         return _tell_and_return(channel, EXIT_CONFIGURATION)
     except StoreError as error:
@@ -102,6 +103,7 @@ async def _serve(options: argparse.Namespace, channel: Channel) -> int:
         give_up=give_up,
         secrets=_secrets(options),
         is_system=options.mode == "system",
+        policy_directory=directory_beside(options.config),
     )
     server, listener = _server(options, runtime)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -159,6 +161,9 @@ def _reload(path: str, runtime: Runtime) -> None:
         log.error("action=reload-refused error=%s", error)
     else:
         log.info("action=reloaded config=%s", path)
+    # Each by itself: one that is wrong keeps the other from nothing.
+    with contextlib.suppress(PolicyFileError):
+        runtime.policies.reload()
 
 
 if __name__ == "__main__":

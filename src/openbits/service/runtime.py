@@ -11,8 +11,11 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from openbits.core.blocking import is_blocked_by_policy, waits_for_policy
 from openbits.core.environment import Environment
 from openbits.core.events import (
+    AskForPieces,
+    BandwidthChanged,
     DeadlineReached,
     EndSession,
     FinishFiles,
@@ -48,6 +51,7 @@ from openbits.service.mounts import Paths
 from openbits.service.network import HostsFile, NetworkWatcher
 from openbits.service.networkmanager import NetworkManager
 from openbits.service.ownership import Ownership
+from openbits.service.policies import Policies, owners_of
 from openbits.service.proxies import AccountProxies
 from openbits.service.records import ProgressReport
 from openbits.service.runs import Conductor
@@ -85,6 +89,7 @@ class Runtime:
         give_up: Callable[[str], None],
         secrets: Secrets,
         is_system: bool = True,
+        policy_directory: str = "",
     ) -> None:
         self.configuration = configuration
         self._state_directory = state_directory
@@ -119,6 +124,13 @@ class Runtime:
         )
         self._undone = self.ledger.load()
         self.clock = SteadyClock()
+        self.policies = Policies(
+            policy_directory,
+            owners=owners_of(is_system=is_system),
+            now=self.clock.now,
+            configuration=lambda: self.configuration,
+            on_change=self._policy_changed,
+        )
         self.feed = Feed()
         self.pool = WorkerPool(
             monitor,
@@ -178,10 +190,10 @@ class Runtime:
         self._progress_timer: asyncio.TimerHandle | None = None
         self._starting = True
         self._stopping = False
-        intake = Intake(configuration=lambda: self.configuration, paths=self.paths, pool=self.pool)
+        intake = Intake(configuration=self.policies.effective, paths=self.paths, pool=self.pool)
         self.manager = Manager(
             Parts(
-                configuration=lambda: self.configuration,
+                configuration=self.policies.effective,
                 environment=self.environment,
                 administrators_gid=self.administrators_gid,
                 ledger=self.ledger,
@@ -262,6 +274,8 @@ class Runtime:
             if job.cancel_until is not None:
                 self.farewells.start(job_id)
         self.ownership.take_up()
+        self._apply_bandwidth()
+        self.policies.start()
         # Only now, when it is known what there is: a job that ran before must not start before its betters.
         self._starting = False
         self._take_note(dict(self.ledger.jobs))
@@ -270,6 +284,7 @@ class Runtime:
         """Stop all transfers so that nothing received is lost, write everything down, tell the monitor."""
         self._stopping = True
         self.logon.close()
+        self.policies.close()
         self.dispatcher.close()
         self._deadlines.close()
         self.feed.close()
@@ -298,7 +313,8 @@ class Runtime:
 
     def environment(self) -> Environment:
         """What decides beside a job itself, now."""
-        timeouts, retention = self.configuration.timeouts, self.configuration.retention
+        timeouts, retention = self.policies.effective().timeouts, self.configuration.retention
+        blocked, blocked_by = self.policies.blocked()
         connected = self._network.has_network
         return Environment(
             now=self.clock.now(),
@@ -311,6 +327,9 @@ class Runtime:
             disk_full_retry_s=float(timeouts.disk_full_retry_s),
             break_patience_s=float(timeouts.break_patience_s),
             retention_s=float(retention.final_jobs_s),
+            blocked_priorities=blocked,
+            blocked_by=blocked_by,
+            blocked_until=self.policies.in_force().until,
         )
 
     def administrators_gid(self) -> int | None:
@@ -346,6 +365,25 @@ class Runtime:
         for job_id, job in self.ledger.jobs.items():
             if job.state is JobState.TRANSIENT_ERROR and job.retry_at is None:
                 self.ledger.post(job_id, NetworkChanged())
+
+    # --- policies (P1-P10) ----------------------------------------------------------------------------
+
+    def _policy_changed(self) -> None:
+        """Other limits, or other hours: they hold at once, for jobs that are under way, too."""
+        if self._starting or self._stopping:
+            return
+        self._apply_bandwidth()
+        self._take_note(dict(self.ledger.jobs))
+
+    def _apply_bandwidth(self) -> None:
+        """Tell those jobs that have no bandwidth any more, or have some again (S5, S6)."""
+        env = self.environment()
+        for job_id, job in self.ledger.jobs.items():
+            moves = job.state is JobState.QUEUED or job.state.is_active
+            if (moves and is_blocked_by_policy(job, env)) or (
+                waits_for_policy(job) and not is_blocked_by_policy(job, env)
+            ):
+                self.ledger.post(job_id, BandwidthChanged())
 
     # --- log-on (I2) --------------------------------------------------------------------------------------
 

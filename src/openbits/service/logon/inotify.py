@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Final
 
 MODIFY: Final = 0x002
+ATTRIB: Final = 0x004
+CLOSE_WRITE: Final = 0x008
 MOVED_FROM: Final = 0x040
 MOVED_TO: Final = 0x080
 CREATE: Final = 0x100
