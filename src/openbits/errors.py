@@ -223,6 +223,11 @@ _ROWS: Final[dict[tuple[Fault, ExitCode, HTTPStatus], tuple[tuple[str, int, str]
         ("ERROR_WRITE_FAULT", 0x8007_001D, "the disk reported an error while it was written to"),
         ("ERROR_READ_FAULT", 0x8007_001E, "the disk reported an error while it was read from"),
         ("ERROR_FILE_TOO_LARGE", 0x8007_00DF, "the file is larger than the file system or the limit allows"),
+        ("ERROR_BAD_EXE_FORMAT", 0x8007_00C1, "the file is no program that this machine can run"),
+        ("ERROR_PROCESS_ABORTED", 0x8007_042B, "the program ended without success"),
+        ("ERROR_TIMEOUT", 0x8007_05B4, "a program did not do in time what was asked of it"),
+        ("REGDB_E_CLASSNOTREG", 0x8004_0154, "nobody has registered this name"),
+        ("RPC_S_SERVER_UNAVAILABLE", 0x8007_06BA, "the program that is to be told cannot be reached"),
     ),
     (Fault.CONDITION, ExitCode.TRANSFER_FAILED, HTTPStatus.SERVICE_UNAVAILABLE): (
         ("BG_E_RECORD_DELETED", 0x8020_0042, "the cache record is gone"),

@@ -43,6 +43,8 @@ class SpawnWorker:
     uid: int
     gid: int
     groups: tuple[int, ...]
+    runs_program: bool = False
+    """Whether it is to be no worker but the keeper of one program of the account's (N10)."""
 
 
 @SERVICE_TO_MONITOR.frame
@@ -94,6 +96,8 @@ class ForkWorker:
     groups: tuple[int, ...]
     name: str = ""
     """What the account is called, for process lists."""
+    runs_program: bool = False
+    """See SpawnWorker."""
 
 
 @ZYGOTE_TO_MONITOR.frame

@@ -55,7 +55,11 @@ class PathPoint:
 @SERVICE_TO_WORKER.frame
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunCommand:
-    """Run a notification command line (N10) with this account's rights; the answer is NoticeEnded."""
+    """Run a notification command line (N10) with this account's rights; the answer is NoticeEnded.
+
+    Not for a worker, which may run nothing: for a process that was started for this alone, and gets no second frame.
+    It stays when it has answered, until all that its program has started is gone, at the limit at the latest.
+    """
 
     operation: int
     program: str

@@ -6,6 +6,7 @@ who breaks the table of permits ends the daemon, and nothing outlives the monito
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -13,6 +14,7 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
+from openbits.descendants import children_of
 from openbits.frames import monitor as frames
 from openbits.frames.channel import Channel
 from openbits.frames.codec import Codec, FrameError
@@ -59,7 +61,9 @@ class Supervisor:
         self._restarts = {"service": Restarts(), "zygote": Restarts()}
         self._notifier = notifier
         self._reactor = Reactor()
-        self._workforce = Workforce(rule=rule, reactor=self._reactor, on_empty=self._workers_gone)
+        self._workforce = Workforce(
+            rule=rule, reactor=self._reactor, on_empty=self._workers_gone, kill_orphans=self._kill_orphans
+        )
         self._service: _Run | None = None
         self._zygote: _Run | None = None
         self._service_waits_for_workers = False
@@ -128,7 +132,24 @@ class Supervisor:
                 self._service_died(self._service, status)
             elif self._zygote is not None and pid == self._zygote.child.pid:
                 self._zygote_died(self._zygote, status)
-            # Any other is a worker whose zygote has died; its pidfd tells of its end.
+            else:
+                # A worker whose zygote has died (its pidfd tells of its end), or what a worker has left behind;
+                # whose parent it was is an orphan now.
+                self._kill_orphans()
+
+    def _kill_orphans(self) -> list[int]:
+        """Kill the children that this process has but did not start; return them.
+
+        They are what the program of a notification left behind whose keeper was killed: whoever else starts a
+        program is ended by the kernel together with it.
+        """
+        own = {run.child.pid for run in (self._service, self._zygote) if run is not None}
+        orphans = [pid for pid in children_of(os.getpid()) if pid not in own]
+        for pid in orphans:
+            # Its number is its own until it is waited for, which only this process does.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return orphans
 
     # --- the service ---
 
@@ -289,14 +310,30 @@ class Supervisor:
         for run in runs:
             run.child.signal(signal.SIGKILL)
         self._workforce.kill_all()
-        waiting = {run.child.pidfd for run in runs} | set(self._workforce.pidfds)
-        poll = select.poll()
-        for pidfd in waiting:
-            poll.register(pidfd, select.POLLIN)
         deadline = time.monotonic() + _KILL_PATIENCE_S
-        while waiting and (left_s := deadline - time.monotonic()) > 0:
-            for pidfd, _events in poll.poll(left_s * 1000):
-                poll.unregister(pidfd)
-                waiting.discard(pidfd)
-        if waiting:
-            say(f"{len(waiting)} processes were killed, but have not ended")
+        left = _wait_for_ends({run.child.pidfd for run in runs} | set(self._workforce.pidfds), deadline)
+        self._service = self._zygote = None
+        while (orphans := self._kill_orphans()) and time.monotonic() < deadline:
+            # Whoever has ended is waited for here: what he leaves behind is there in the next round.
+            pidfds = {os.pidfd_open(pid) for pid in orphans}
+            left = _wait_for_ends(pidfds, deadline)
+            for pid in orphans:
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)
+            for pidfd in pidfds:
+                os.close(pidfd)
+        if left:
+            say(f"{left} processes were killed, but have not ended")
+
+
+def _wait_for_ends(pidfds: set[int], deadline: float) -> int:
+    """Wait until these processes have ended; return how many have not."""
+    waiting = set(pidfds)
+    poll = select.poll()
+    for pidfd in waiting:
+        poll.register(pidfd, select.POLLIN)
+    while waiting and (left_s := deadline - time.monotonic()) > 0:
+        for pidfd, _events in poll.poll(left_s * 1000):
+            poll.unregister(pidfd)
+            waiting.discard(pidfd)
+    return len(waiting)

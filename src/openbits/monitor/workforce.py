@@ -1,7 +1,7 @@
 """The workers: asked for by the service, forked by the zygote, watched here until they end.
 
 The rule: every worker is known by a pidfd from its first moment to its last, belongs to the run of the
-service that asked for it, and does not outlive that run.
+service that asked for it, and does not outlive that run.  What a worker leaves behind is killed.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class _Order:
     service: Link
     request: int
     granted: Granted
+    runs_program: bool
     socket_fd: int
 
 
@@ -51,8 +52,17 @@ class _Worker:
 class Workforce:
     """All workers and all orders for workers; `on_empty` is called when the last worker has ended."""
 
-    def __init__(self, *, rule: IdentityRule, reactor: Reactor, on_empty: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        *,
+        rule: IdentityRule,
+        reactor: Reactor,
+        on_empty: Callable[[], None],
+        kill_orphans: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`kill_orphans` is called when a worker has ended: its children are the monitor's by then."""
         self._rule = rule
+        self._kill_orphans = kill_orphans
         self._reactor = reactor
         self._on_empty = on_empty
         self._service: Link | None = None
@@ -105,7 +115,7 @@ class Workforce:
             raise Violation("the service sent SpawnWorker with ids that cannot be")
         if any(order.service is service and order.request == frame.request for order in self._orders.values()):
             raise Violation(f"the service sent SpawnWorker {frame.request} twice")
-        decision = self._decide(wanted)
+        decision = self._decide(wanted, runs_program=frame.runs_program)
         if isinstance(decision, Refused):
             say(f"no worker for uid {wanted.uid}: {decision.message}")
             refusal = frames.SpawnRefused(request=frame.request, error=decision.error, message=decision.message)
@@ -113,7 +123,11 @@ class Workforce:
             return
         number = next(self._numbers)
         self._orders[number] = _Order(
-            service=service, request=frame.request, granted=decision, socket_fd=os.dup(socket_fd)
+            service=service,
+            request=frame.request,
+            granted=decision,
+            runs_program=frame.runs_program,
+            socket_fd=os.dup(socket_fd),
         )
         self._pass_on(number)
 
@@ -175,12 +189,15 @@ class Workforce:
             if worker.service is not self._service:
                 worker.kill()
 
-    def _decide(self, wanted: Identity) -> Granted | Refused:
+    def _decide(self, wanted: Identity, *, runs_program: bool) -> Granted | Refused:
         if not self._hiring:
             return Refused(error="ERROR_SERVICE_NOT_ACTIVE", message="the service is being stopped")
         if len(self._workers) + len(self._orders) >= MOST_WORKERS:
             message = f"{MOST_WORKERS} workers run already, which is as many as there may be"
             return Refused(error="ERROR_NOT_ENOUGH_MEMORY", message=message)
+        if runs_program and wanted.uid == 0:
+            # Which accounts are service accounts the service knows (N13); of this one there is no doubt.
+            return Refused(error="E_ACCESSDENIED", message="no program is run as root")
         return self._rule.decide(wanted)
 
     def _pass_on(self, number: int) -> None:
@@ -188,7 +205,14 @@ class Workforce:
         if self._zygote is None or order.socket_fd < 0:
             return
         uid, gid, groups = order.granted.identity
-        fork = frames.ForkWorker(request=number, uid=uid, gid=gid, groups=groups, name=order.granted.name)
+        fork = frames.ForkWorker(
+            request=number,
+            uid=uid,
+            gid=gid,
+            groups=groups,
+            name=order.granted.name,
+            runs_program=order.runs_program,
+        )
         self._zygote.send(fork, (order.socket_fd,))
         os.close(order.socket_fd)
         order.socket_fd = -1
@@ -219,6 +243,7 @@ class Workforce:
         self._reactor.unwatch(worker.pidfd)
         os.close(worker.pidfd)
         del self._workers[worker.pid]
+        self._kill_orphans()
         if worker.service is self._service:
             self._ended.append(worker.pid)
             worker.service.send(frames.WorkerExited(pid=worker.pid))

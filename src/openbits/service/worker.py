@@ -11,7 +11,7 @@ import itertools
 import logging
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from openbits.core.model import Identity
@@ -24,6 +24,7 @@ from openbits.frames.operations import (
     DeleteFiles,
     FileOpened,
     FileResult,
+    NoticeEnded,
     OperationResults,
     PathsWalked,
     RenameFiles,
@@ -78,6 +79,7 @@ class Worker:
         self._transfers: dict[int, TransferHandler] = {}
         self._operations: dict[int, tuple[asyncio.Future[list[FileResult]], list[FileResult]]] = {}
         self._questions: dict[int, asyncio.Future[tuple[Answer, int]]] = {}
+        self._notices: dict[int, asyncio.Future[NoticeEnded]] = {}
         self._numbers = itertools.count(1)
         self._holds = 0
         self._link = Link(
@@ -98,7 +100,7 @@ class Worker:
     @property
     def is_busy(self) -> bool:
         """Whether a transfer or an operation is under way, or somebody holds it for what comes next."""
-        return bool(self._transfers or self._operations or self._questions or self._holds)
+        return bool(self._transfers or self._operations or self._questions or self._notices or self._holds)
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -195,6 +197,21 @@ class Worker:
             if self.is_open:
                 self._ended_something()
 
+    async def notify(self, make: Callable[[int], object]) -> NoticeEnded:
+        """Send the notice that `make` makes of an operation's number; return how it went. Raises WorkerGone."""
+        if not self.is_open:
+            raise WorkerGone
+        number = next(self._numbers)
+        future: asyncio.Future[NoticeEnded] = asyncio.get_running_loop().create_future()
+        self._notices[number] = future
+        self.send(make(number))
+        try:
+            return await future
+        finally:
+            self._notices.pop(number, None)
+            if self.is_open:
+                self._ended_something()
+
     async def _in_parts(
         self, order: type[CheckDirectories | CheckSources | SyncDirectories], paths: list[str]
     ) -> list[FileResult]:
@@ -230,6 +247,10 @@ class Worker:
                 self._results(number, results, last=last)
             case PathsWalked(operation=number, points=points, last=last):
                 self._results(number, tuple(FileResult(index=at.index, message=at.path) for at in points), last=last)
+            case NoticeEnded(operation=number, error=error):
+                notice = self._notices.get(number)
+                if notice is not None and not notice.done():
+                    notice.set_result(message if not error or is_failure(error) else replace(message, error="E_FAIL"))
             case FileOpened(operation=number, error=error) | TicketsObtained(operation=number, error=error):
                 # Without a descriptor it can only be a refusal, whatever it says.
                 name = error if is_failure(error) else "E_FAIL"
@@ -278,12 +299,16 @@ class Worker:
         transfers, self._transfers = self._transfers, {}
         operations, self._operations = self._operations, {}
         questions, self._questions = self._questions, {}
+        notices, self._notices = self._notices, {}
         for future, _ in operations.values():
             if not future.done():
                 future.set_exception(WorkerGone())
         for question in questions.values():
             if not question.done():
                 question.set_exception(WorkerGone())
+        for notice in notices.values():
+            if not notice.done():
+                notice.set_exception(WorkerGone())
         if not self.ready.done():
             self.ready.set_exception(WorkerGone())
             self.ready.exception()

@@ -23,6 +23,7 @@ from openbits.frames.monitor import (
     WorkerExited,
     WorkerSpawned,
 )
+from openbits.frames.operations import NoticeEnded, RunCommand
 from openbits.frames.worker import SERVICE_TO_WORKER, WORKER_TO_SERVICE, BecomeEvaluator
 from openbits.service.link import Link
 from openbits.service.tasks import Tasks
@@ -37,6 +38,8 @@ ATTEMPTS = 3
 SPAWN_TIMEOUT_S = 20.0
 HANDED_OUT_S = 1.0
 """How long a worker stays for whoever has just asked for it."""
+COMMAND_PATIENCE_S = 15.0
+"""How long beyond its limit the keeper of a program may take to say how it ended."""
 LEAVE_PATIENCE_S = 0.5
 """How long a worker that was let go may take to end when its account has logged off."""
 
@@ -66,6 +69,8 @@ class WorkerPool:
         self._alive: set[Worker] = set()
         self._evaluators: set[int] = set()
         """By pid: processes of accounts that are no workers any more."""
+        self._keepers: set[Worker] = set()
+        """Processes that run one program of an account each, until everything that it started is gone."""
         self._is_leaving = False
         self._for_evaluators: set[int] = set()
         """By request: those that have been ordered."""
@@ -149,8 +154,53 @@ class WorkerPool:
         if pid in self._evaluators and not self._is_leaving:
             self._monitor.send(KillWorker(pid=pid))
 
+    async def run_command(
+        self, identity: Identity, *, program: str, arguments: tuple[str, ...], limit_s: float
+    ) -> NoticeEnded:
+        """Run a program with the rights of an account (N10); return how it went.
+
+        Not in the account's worker, which may run nothing (see `worker.sandbox`), but by a process of its own, which
+        keeps what the program leaves behind within the same limit; all of it ends at log-off.  Raises as `get` does.
+        """
+        keeper = await self._spawn(next(self._requests), identity, self._keeper_ended, runs_program=True)
+        if self._is_away(identity.uid):
+            self._end_keeper(keeper)
+            raise WorkerGone
+        self._keepers.add(keeper)
+        log.info("action=command-started pid=%d uid=%d program=%s", keeper.pid, identity.uid, ascii(program))
+        try:
+            async with asyncio.timeout(limit_s + COMMAND_PATIENCE_S):
+                return await keeper.notify(
+                    lambda number: RunCommand(operation=number, program=program, arguments=arguments, limit_s=limit_s)
+                )
+        except TimeoutError:
+            self._end_keeper(keeper)
+            if not self._is_leaving:
+                self.kill(keeper)
+            message = f"{program} was killed: it had not ended after {limit_s:g} s"
+            return NoticeEnded(operation=0, error="ERROR_TIMEOUT", message=message)
+        except asyncio.CancelledError:
+            self._end_keeper(keeper)
+            raise
+
+    def _keeper_ended(self, keeper: Worker, _reason: str) -> None:
+        if not keeper.is_open:
+            self._keepers.discard(keeper)
+
+    def _end_keeper(self, keeper: Worker) -> None:
+        """It ends its program when it sees the end of its channel."""
+        self._keepers.discard(keeper)
+        keeper.close()
+
     def account_left(self, uid: int) -> None:
-        """Let the workers of an account go that has logged off: idle ones now, the others after their last work."""
+        """Let the workers of an account go that has logged off: idle ones now, the others after their last work.
+
+        Programs that run for it end now.
+        """
+        for keeper in tuple(self._keepers):
+            if keeper.identity.uid == uid:
+                self._end_keeper(keeper)
+                self._kill_soon(keeper)
         for worker in tuple(self._alive):
             if worker.identity.uid == uid:
                 self._look_at(worker)
@@ -159,7 +209,7 @@ class WorkerPool:
         """Let all workers go. The monitor ends those that stay, and takes no orders any more."""
         while self._leaving:
             self._leaving.popitem()[1].cancel()
-        for worker in tuple(self._alive):
+        for worker in (*self._alive, *self._keepers):
             worker.close()
 
     def release(self, worker: Worker) -> None:
@@ -189,14 +239,27 @@ class WorkerPool:
         log.info("action=worker-started pid=%d uid=%d", worker.pid, identity.uid)
         return worker
 
-    async def _spawn(self, request: int, identity: Identity, ended: Callable[[Worker, str], None]) -> Worker:
+    async def _spawn(
+        self,
+        request: int,
+        identity: Identity,
+        ended: Callable[[Worker, str], None],
+        *,
+        runs_program: bool = False,
+    ) -> Worker:
         ours, theirs = Channel.pair()
         spawned: asyncio.Future[WorkerSpawned] = asyncio.get_running_loop().create_future()
         self._spawning[request] = spawned
         worker: Worker | None = None
         try:
             with theirs:
-                spawn = SpawnWorker(request=request, uid=identity.uid, gid=identity.gid, groups=identity.groups)
+                spawn = SpawnWorker(
+                    request=request,
+                    uid=identity.uid,
+                    gid=identity.gid,
+                    groups=identity.groups,
+                    runs_program=runs_program,
+                )
                 self._monitor.send(spawn, (theirs.fileno(),))
             channel = Channel(ours, outgoing=SERVICE_TO_WORKER, incoming=WORKER_TO_SERVICE)
             worker = Worker(identity, channel, ended=ended)
@@ -281,8 +344,11 @@ class WorkerPool:
         worker.close()
         if self._is_away(worker.identity.uid):
             # Ended transfers may leave it something to close that takes its time.
-            loop = asyncio.get_running_loop()
-            self._leaving[worker.pid] = loop.call_later(LEAVE_PATIENCE_S, self._kill_leaving, worker)
+            self._kill_soon(worker)
+
+    def _kill_soon(self, worker: Worker) -> None:
+        loop = asyncio.get_running_loop()
+        self._leaving[worker.pid] = loop.call_later(LEAVE_PATIENCE_S, self._kill_leaving, worker)
 
     def _kill_leaving(self, worker: Worker) -> None:
         del self._leaving[worker.pid]

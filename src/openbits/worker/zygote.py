@@ -49,11 +49,12 @@ RunWorker = Callable[[socket.socket], int]
 class Zygote:
     """The loop; `run` returns when the monitor has gone."""
 
-    def __init__(self, channel_fd: int, run_worker: RunWorker) -> None:
+    def __init__(self, channel_fd: int, run_worker: RunWorker, keep_program: RunWorker) -> None:
         self._channel = Channel(
             socket.socket(fileno=channel_fd), outgoing=ZYGOTE_TO_MONITOR, incoming=MONITOR_TO_ZYGOTE
         )
         self._run_worker = run_worker
+        self._keep_program = keep_program
         self._pid = os.getpid()
         self._wakeup, self._alarm = socket.socketpair()
         for sock in (self._wakeup, self._alarm):
@@ -126,12 +127,16 @@ class Zygote:
             privileges.die_with_parent(self._pid)
             os.setpgid(0, 0)
             self._leave_zygote(socket_fd, teller)
-            set_title("bitsd-worker", f"bitsd-worker: {order.name or order.uid}")
+            title = "bitsd-command" if order.runs_program else "bitsd-worker"
+            set_title(title, f"{title}: {order.name or order.uid}")
             privileges.become(order.uid, order.gid, order.groups)
-            enter_sandbox()
+            if not order.runs_program:
+                # What a process may not do, no program that it runs may do either; and this one meets no network.
+                enter_sandbox()
             os.write(_TELLER_FD, b"!")
             os.close(_TELLER_FD)
-            status = self._run_worker(socket.socket(fileno=_WORKER_CHANNEL_FD))
+            run = self._keep_program if order.runs_program else self._run_worker
+            status = run(socket.socket(fileno=_WORKER_CHANNEL_FD))
         except BaseException:  # noqa: BLE001 - whatever it is, this process must never return to the zygote's loop
             with contextlib.suppress(BaseException):
                 traceback.print_exc()
@@ -157,7 +162,7 @@ class Zygote:
         gc.enable()
 
 
-def main(run_worker: RunWorker) -> int:
+def main(run_worker: RunWorker, keep_program: RunWorker | None = None) -> int:
     """Run the program; return its exit status."""
     parser = argparse.ArgumentParser(prog="bitsd-zygote", description="Started by bitsd; forks its workers.")
     parser.add_argument("--channel", type=int, required=True, metavar="FD")
@@ -171,14 +176,16 @@ def main(run_worker: RunWorker) -> int:
     gc.collect()
     gc.disable()
     gc.freeze()
-    Zygote(options.channel, run_worker).run()
+    Zygote(options.channel, run_worker, keep_program or run_worker).run()
     return 0
 
 
 def _main() -> int:
-    from openbits.worker.main import run  # noqa: PLC0415 - tests of the zygote run it with another worker
+    # Tests of the zygote run it with another worker.
+    from openbits.worker.commands import keep_program  # noqa: PLC0415
+    from openbits.worker.main import run  # noqa: PLC0415
 
-    return main(run)
+    return main(run, keep_program)
 
 
 if __name__ == "__main__":
