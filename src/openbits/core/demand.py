@@ -4,46 +4,34 @@ The rules:
 
 - Nothing that is here, or asked for already, is asked for again; a wanted piece is dropped as soon as it is here.
 - What is here counts only when it is durable, and only as long as the remote file stays the same.
+- A request starts nothing: a job that is SUSPENDED fetches what was asked for when it is resumed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final, assert_never
 
 from openbits.core import moves
 from openbits.core.environment import Environment
-from openbits.core.events import Entry, MovePosition, RangesFilled, RequestRanges, Step
-from openbits.core.model import TO_EOF, ByteRange, Demand, File, Job, JobType
+from openbits.core.events import AskForPieces, Effect, Entry, MovePosition, RangesFilled, RequestRanges, Step
+from openbits.core.model import TO_EOF, ByteRange, Demand, File, Job, JobState, JobType
+from openbits.core.pieces import (
+    BEYOND,
+    count_bytes,
+    is_idle,
+    merged,
+    name_of,
+    outside,
+    within,
+    without,
+)
 from openbits.core.states import Trigger, next_state
 from openbits.errors import BitsError
 
-_BEYOND: Final = 2**63
-"""Where a range ends that reaches to an end that is not known yet."""
-Interval = tuple[int, int]
-
-
-def merged(ranges: Iterable[ByteRange]) -> tuple[ByteRange, ...]:
-    """Return the same bytes as ascending, disjoint ranges that do not touch."""
-    return _ranges(_union(map(_interval, ranges)))
-
-
-def without(ranges: Iterable[ByteRange], taken: Iterable[ByteRange]) -> tuple[ByteRange, ...]:
-    """Return what is in `ranges` and not in `taken`, as `merged` does."""
-    left: list[Interval] = []
-    holes = _union(map(_interval, taken))
-    for start, end in _union(map(_interval, ranges)):
-        position = start
-        for hole_start, hole_end in holes:
-            if hole_end <= position or hole_start >= end:
-                continue
-            if hole_start > position:
-                left.append((position, hole_start))
-            position = max(position, hole_end)
-        if position < end:
-            left.append((position, end))
-    return _ranges(left)
+MOST_PIECES: Final = 900
+"""In so many places may lie what is here of a file, and what is wanted: then a file fits into one frame."""
+_SHOWN: Final = 5
 
 
 def change(job: Job, event: RequestRanges | MovePosition, env: Environment) -> Step:
@@ -53,36 +41,62 @@ def change(job: Job, event: RequestRanges | MovePosition, env: Environment) -> S
     refuse_without_random_access(job, event.index)
     file = job.files[event.index]
     before = file.demand or Demand()
+    entries: tuple[Entry, ...] = ()
     match event:
         case RequestRanges(ranges=ranges):
             _check(file, ranges)
-            new = without(_clipped(file, ranges), (*before.filled, *before.wanted))
+            new = () if file.transferred else without(_clipped(file, ranges), (*before.filled, *before.wanted))
             demand = replace(before, wanted=merged((*before.wanted, *new)))
-            text = f"ranges requested: {', '.join(_name(piece) for piece in new) or 'none that is not here'}"
-            entries: tuple[Entry, ...] = (Entry(kind="changed", text=text),)
+            _check_count(file, demand)
+            entries = (Entry(kind="changed", text=f"ranges of {file.local_name} requested: {_list(new)}"),)
         case MovePosition(offset=offset):
-            if file.bytes_total is not None and offset >= max(1, file.bytes_total):
+            if not 0 <= offset < (BEYOND if file.bytes_total is None else max(1, file.bytes_total)):
                 raise _outside(file, f"the position {offset}")
-            demand, entries = replace(before, position=offset), ()
+            demand = replace(before, position=offset)
         case _:
             assert_never(event)
+    effects: tuple[Effect, ...] = ()
+    if job.state.is_active and demand != before:
+        effects = (AskForPieces(job_id=job.id, index=event.index),)
     job = moves.with_files(moves.touched(job, env), {event.index: replace(file, demand=demand)})
-    return Step(job=job, changed_files=(event.index,), entries=entries)
+    return Step(job=job, effects=effects, changed_files=(event.index,), entries=entries)
 
 
 def filled(job: Job, event: RangesFilled, env: Environment) -> Step | None:
-    """More of a file is here."""
-    if job.state.is_final or job.is_upload or event.run != job.run:
+    """More of a file is here.
+
+    As runs of a job never overlap, what an earlier one made durable is as good as what the present one did, unless the
+    remote name is another one since.
+    """
+    if job.state.is_final or job.is_upload or not job.settings.on_demand_mode:
         return None
     file = job.files[event.index]
-    if file.transferred or not event.ranges:
+    if file.transferred or not event.ranges or not (event.run == job.run or file.resumable is not None):
         return None
     before = file.demand or Demand()
     here = merged((*before.filled, *event.ranges))
+    if file.bytes_total is not None:
+        here = within(here, file.bytes_total)
     demand = replace(before, filled=here, wanted=without(before.wanted, here))
-    count = sum(piece.length for piece in here)
-    changed = replace(file, demand=demand, bytes_transferred=count)
-    return Step(job=moves.with_files(moves.progressed(job, env), {event.index: changed}), changed_files=(event.index,))
+    changed = replace(file, demand=demand, bytes_transferred=count_bytes(here))
+    job = moves.with_files(moves.progressed(job, env), {event.index: changed})
+    if job.state is JobState.QUEUED and is_idle(job):
+        # It lost its slot with its last piece: there is nothing to wait for another one for.
+        return replace(moves.idle(job, env), changed_files=(event.index,))
+    return Step(job=job, changed_files=(event.index,))
+
+
+def ranges_here(job: Job, index: int) -> tuple[ByteRange, ...]:
+    """Return which ranges of a file are here, and durable (F13).
+
+    Raises BG_E_RANDOM_ACCESS_NOT_SUPPORTED for a file that is not fetched as it stands: an upload, a list of ranges.
+    """
+    file = job.files[index]
+    if job.settings.on_demand_mode and job.type is JobType.DOWNLOAD:
+        return file.demand.filled if file.demand is not None else ()
+    if job.type is not JobType.DOWNLOAD or file.ranges or file.resumable is False:
+        refuse_without_random_access(job, index)
+    return (ByteRange(0, file.bytes_transferred),) if file.bytes_transferred else ()
 
 
 def refuse_without_random_access(job: Job, index: int) -> None:
@@ -90,7 +104,7 @@ def refuse_without_random_access(job: Job, index: int) -> None:
     reason = ""
     if job.type is not JobType.DOWNLOAD or not job.settings.on_demand_mode:
         reason = "the job is not in on-demand mode: set on_demand_mode before it is resumed"
-    elif job.files[index].resumable is False:
+    elif job.files[index].resumable is False and not job.files[index].transferred:
         reason = "its server does not give parts of the file"
     if reason:
         raise BitsError("BG_E_RANDOM_ACCESS_NOT_SUPPORTED", f"{job.files[index].local_name}: {reason}")
@@ -101,10 +115,21 @@ def _check(file: File, ranges: tuple[ByteRange, ...]) -> None:
         raise BitsError("E_INVALIDARG", "no range was named: give at least one")
     for piece in ranges:
         end = piece.offset + (1 if piece.length == TO_EOF else piece.length)
-        if piece.offset < 0 or (piece.length != TO_EOF and piece.length <= 0) or end > _BEYOND:
-            raise _outside(file, f"the range {_name(piece)}")
-        if file.bytes_total is not None and end > file.bytes_total:
-            raise _outside(file, f"the range {_name(piece)}")
+        if piece.offset < 0 or (piece.length != TO_EOF and piece.length <= 0) or end > BEYOND:
+            raise _outside(file, f"the range {name_of(piece)}")
+    beyond = None if file.bytes_total is None else outside(ranges, file.bytes_total)
+    if beyond is not None:
+        raise _outside(file, f"the range {name_of(beyond)}")
+
+
+def _check_count(file: File, demand: Demand) -> None:
+    places = len(demand.wanted) + len(demand.filled)
+    if places > MOST_PIECES:
+        raise BitsError(
+            "BG_E_TOO_MANY_RANGES_IN_FILE",
+            f"{file.local_name}: what is here and what is wanted would lie in {places} places, and {MOST_PIECES} are "
+            "possible: ask for larger pieces, which close the gaps",
+        )
 
 
 def _outside(file: File, what: str) -> BitsError:
@@ -114,29 +139,9 @@ def _outside(file: File, what: str) -> BitsError:
 
 def _clipped(file: File, ranges: tuple[ByteRange, ...]) -> tuple[ByteRange, ...]:
     """Give ranges with an open end one, where it is known."""
-    if file.bytes_total is None:
-        return ranges
-    total = file.bytes_total
-    return tuple(ByteRange(piece.offset, total - piece.offset) if piece.length == TO_EOF else piece for piece in ranges)
+    return ranges if file.bytes_total is None else within(ranges, file.bytes_total)
 
 
-def _interval(piece: ByteRange) -> Interval:
-    return piece.offset, _BEYOND if piece.length == TO_EOF else piece.offset + piece.length
-
-
-def _ranges(intervals: Iterable[Interval]) -> tuple[ByteRange, ...]:
-    return tuple(ByteRange(start, TO_EOF if end >= _BEYOND else end - start) for start, end in intervals)
-
-
-def _union(intervals: Iterable[Interval]) -> list[Interval]:
-    union: list[Interval] = []
-    for start, end in sorted(intervals):
-        if union and start <= union[-1][1]:
-            union[-1] = (union[-1][0], max(end, union[-1][1]))
-        else:
-            union.append((start, end))
-    return union
-
-
-def _name(piece: ByteRange) -> str:
-    return f"{piece.offset}:{'eof' if piece.length == TO_EOF else piece.length}"
+def _list(ranges: tuple[ByteRange, ...]) -> str:
+    more = f" and {len(ranges) - _SHOWN} more" if len(ranges) > _SHOWN else ""
+    return (", ".join(map(name_of, ranges[:_SHOWN])) + more) or "none that is not here"

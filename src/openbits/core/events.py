@@ -463,7 +463,15 @@ class EndSession:
     job_id: str
 
 
-Effect = StartRun | StopRun | FinishFiles | EndSession
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskForPieces:
+    """Tell the run that is under way what is wanted of a file now (F11, F12). Not kept: every run begins with it."""
+
+    job_id: str
+    index: int
+
+
+Effect = StartRun | StopRun | FinishFiles | EndSession | AskForPieces
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

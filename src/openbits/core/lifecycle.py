@@ -70,6 +70,7 @@ from openbits.core.events import (
 from openbits.core.failing import no_network
 from openbits.core.model import Closing, File, Job, JobError, JobState, Settings, Validator
 from openbits.core.names import public_url
+from openbits.core.pieces import emptied, is_idle
 from openbits.core.settings import CHECK_REVOCATION, TERMS
 from openbits.core.states import Trigger, next_state
 from openbits.errors import BitsError, ErrorContext
@@ -303,7 +304,7 @@ def _validate(job: Job, event: SetValidation, env: Environment) -> Step:
     if event.valid:
         job = moves.with_files(job, {event.index: replace(file, validation=True)})
         return Step(job=job, changed_files=(event.index,))
-    again = replace(file, validation=False, transferred=False, completed=False, bytes_transferred=0)
+    again = replace(emptied(file), validation=False, transferred=False, completed=False, was_announced=False)
     stop = moves.stopped(job)
     error = JobError(
         name="BG_E_VALIDATION_FAILED",
@@ -323,6 +324,8 @@ def _validate(job: Job, event: SetValidation, env: Environment) -> Step:
 def _start(job: Job, env: Environment) -> Step | None:
     if job.state is not JobState.QUEUED or not is_logged_on(job.owner, env):
         return None
+    if is_idle(job):
+        return moves.idle(job, env)
     return moves.new_run(moves.moved(job, Trigger.START, env), env)
 
 
@@ -411,7 +414,7 @@ def _unproven(job: Job, settings: Settings) -> dict[int, File]:
         return {}
     return {
         # Nor does a run that knows nothing of the check speak for the file any more.
-        index: replace(file, bytes_transferred=0, validator=Validator(), resumable=None)
+        index: replace(emptied(file), validator=Validator(), resumable=None)
         for index, file in unfinished(job)
         if file.remote_name.lower().startswith("https:") and file.bytes_transferred
     }

@@ -18,6 +18,7 @@ from openbits.core.events import (
 )
 from openbits.core.failing import NOT_COUNTED, decide_retry, error_of, no_network
 from openbits.core.model import REPLY_INDEX, Closing, File, Job, JobState
+from openbits.core.pieces import is_idle
 from openbits.core.states import Trigger, next_state
 from openbits.errors import BitsError
 
@@ -60,6 +61,9 @@ def enter_queue(job: Job, trigger: Trigger, env: Environment, text: str) -> Step
     if not job.has_work:
         done = Entry(kind="transferred", text="all files are transferred")
         return Step(job=replace(transferred(job, env), error=None), entries=(entry, done))
+    if is_idle(job):
+        step = idle(job, env)
+        return replace(step, entries=(entry, *step.entries))
     if is_blocked_by_network(job, env):
         step = failed(job, no_network(), env)
         return replace(step, entries=(entry, *step.entries))
@@ -73,6 +77,12 @@ def transferred(job: Job, env: Environment) -> Job:
     """Enter TRANSFERRED (S4)."""
     job = moved(job, Trigger.DONE, env)
     return replace(job, transferred_at=env.now, error=None, no_progress_since=None)
+
+
+def idle(job: Job, env: Environment) -> Step:
+    """Let an on-demand job wait for requests: all that was asked for is here, and that is not all there is (S10)."""
+    job = replace(moved(job, Trigger.IDLE, env), error=None, no_progress_since=None)
+    return Step(job=job, entries=(Entry(kind="suspended", text="all ranges that were requested are here"),))
 
 
 def failed(job: Job, failure: Failure, env: Environment, *, patience_s: float | None = None) -> Step:

@@ -36,6 +36,7 @@ from openbits.core.model import (
     JobState,
     Owner,
 )
+from openbits.core.pieces import emptied
 from openbits.core.states import Trigger, next_state
 from openbits.errors import BitsError, ErrorContext
 
@@ -126,7 +127,7 @@ def _change_owner(job: Job, event: ChangeOwner, env: Environment) -> Step:
         if file.sealed_userinfo:
             files[index] = replace(files.get(index, file), sealed_userinfo="")
     for index in event.lost:
-        files[index] = replace(files.get(index, job.part(index)), transferred=False, bytes_transferred=0)
+        files[index] = replace(emptied(files.get(index, job.part(index))), transferred=False)
     if job.is_upload and event.lost and not job.upload_memory:
         # The server has forgotten the session, and with it the reply: only another upload brings another one.
         files[UPLOAD_INDEX] = replace(

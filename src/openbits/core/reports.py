@@ -26,9 +26,20 @@ from openbits.core.events import (
     WorkerLost,
 )
 from openbits.core.failing import no_network
-from openbits.core.model import REPLY_INDEX, UPLOAD_INDEX, Closing, File, Job, JobState, Validator
-from openbits.core.moves import failed, moved, new_run, progressed, touched, transferred, with_files
+from openbits.core.model import (
+    REPLY_INDEX,
+    UPLOAD_INDEX,
+    ByteRange,
+    Closing,
+    Demand,
+    File,
+    Job,
+    JobState,
+    Validator,
+)
+from openbits.core.moves import failed, idle, moved, new_run, progressed, touched, transferred, with_files
 from openbits.core.names import origin_of, public_url
+from openbits.core.pieces import emptied, is_idle, sized
 from openbits.core.states import Trigger
 from openbits.errors import ErrorContext
 
@@ -44,7 +55,12 @@ def answered(job: Job, answers: tuple[FileAnswered, ...], env: Environment) -> S
         if file.transferred:
             continue
         # Whatever has become of the job meanwhile: bytes that a worker dropped must not count any more.
-        kept_bytes = min(answer.offset, file.bytes_transferred)
+        if job.settings.on_demand_mode:
+            # Of pieces all are kept or none.
+            file = emptied(file) if answer.restarted else file
+            kept_bytes = file.bytes_transferred
+        else:
+            kept_bytes = min(answer.offset, file.bytes_transferred)
         if not _is_believed(job, file, answer.run):
             changed[answer.index] = replace(file, bytes_transferred=kept_bytes)
             continue
@@ -56,6 +72,7 @@ def answered(job: Job, answers: tuple[FileAnswered, ...], env: Environment) -> S
             restarts=file.restarts + (1 if answer.restarted else 0),
             resumable=answer.resumable,
             response_headers=answer.response_headers,
+            demand=sized(file, answer.bytes_total),
         )
         if answer.restarted:
             entries.append(Entry(kind="restarted", text=f"{file.local_name}: {answer.restarted}"))
@@ -107,6 +124,9 @@ def fetched(job: Job, event: FilesFetched, env: Environment) -> Step | None:
                 bytes_transferred=size,
                 validation=None,
                 completed=is_sent,
+                # Also when it was transferred before: what is here now is new (N2).
+                was_announced=False,
+                demand=None if file.demand is None else Demand(filled=_whole(size)),
             )
     if not changed:
         return None
@@ -119,6 +139,10 @@ def fetched(job: Job, event: FilesFetched, env: Environment) -> Step | None:
         job = transferred(job, env)
         entries = (Entry(kind="transferred", text="all files are transferred"),)
     return Step(job=job, changed_files=tuple(changed), entries=entries)
+
+
+def _whole(size_bytes: int) -> tuple[ByteRange, ...]:
+    return (ByteRange(0, size_bytes),) if size_bytes else ()
 
 
 def redirected(job: Job, event: FileRedirected, env: Environment) -> Step | None:
@@ -194,7 +218,9 @@ def run_ended(job: Job, event: RunEnded, env: Environment) -> Step | None:
         return _source_forgotten(failed(_reply_known(job, event.failure), event.failure, env), event.failure)
     if not job.has_work:
         return Step(job=transferred(job, env), entries=(Entry(kind="transferred", text="all files are transferred"),))
-    # Files were added while the run was under way: go on with them, without leaving the state.
+    if is_idle(job):
+        return idle(job, env)
+    # Files were added, or pieces asked for, while the run was under way: go on with them, without leaving the state.
     return new_run(job, env)
 
 

@@ -62,6 +62,8 @@ class SettingsWindow:
     has_files: bool = False
     is_transferred: bool = False
     has_ranges: bool = False
+    has_local_sources: bool = False
+    """Whether any file is downloaded from this machine (`file://`)."""
 
 
 _Check = Callable[[str, Any], Any]
@@ -125,6 +127,8 @@ def _check_on_demand(settings: Settings, values: Mapping[str, Any], window: Sett
         raise BitsError("BG_E_NOT_SUPPORTED_WITH_CUSTOM_HTTP_METHOD", "on_demand_mode asks for its pieces with GET")
     elif window.has_ranges:
         reason = "the job has files with ranges already, which are fetched whole"
+    elif window.has_local_sources:
+        reason = "the job has files of this machine, and only web servers give pieces"
     if reason:
         raise BitsError("BG_E_UNSUPPORTED_JOB_CONFIGURATION", f"on_demand_mode is not possible: {reason}")
 

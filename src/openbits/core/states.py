@@ -34,6 +34,7 @@ class Trigger(enum.Enum):
     LOG_OFF = "owner logged off"
     ANSWERED = "server answered"
     DONE = "all files transferred"
+    IDLE = "requested ranges here"
     FAIL_TRANSIENT = "transient error"
     FAIL = "fatal error"
     RETRY = "retry due or network back"
@@ -56,6 +57,7 @@ _WHILE_QUEUED: Final = {
     _T.CHANGE: _S.QUEUED,
     _T.START: _S.CONNECTING,
     _T.DONE: _S.TRANSFERRED,
+    _T.IDLE: _S.SUSPENDED,
     _T.FAIL_TRANSIENT: _S.TRANSIENT_ERROR,
     _T.FAIL: _S.ERROR,
     _T.INVALIDATE: _S.ERROR,

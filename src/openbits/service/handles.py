@@ -14,6 +14,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Final
 
 from openbits.core.model import Identity
@@ -71,6 +72,20 @@ class HandOver:
         """These files may be asked for, each of them once."""
         self._specs.update((spec.index, spec) for spec in specs)
 
+    def offer_pieces(self, specs: Iterable[FileSpec]) -> None:
+        """These files are fetched piece by piece, and may be asked for again and again (J67)."""
+        for spec in specs:
+            former = self._specs.get(spec.index)
+            # What the worker has reported may be ahead of what is written down, and must not be cut off.
+            durable_bytes = max(spec.durable_bytes, former.durable_bytes if former is not None else 0)
+            self._specs[spec.index] = replace(spec, durable_bytes=durable_bytes)
+
+    def grown(self, index: int, end: int) -> None:
+        """A file that is fetched piece by piece has durable bytes up to there."""
+        spec = self._specs.get(index)
+        if spec is not None and end > spec.durable_bytes:
+            self._specs[index] = replace(spec, durable_bytes=end)
+
     def offer_source(self, spec: FileSpec) -> None:
         """This file is uploaded: it may be asked for once, to be read."""
         self.offer([spec])
@@ -79,6 +94,8 @@ class HandOver:
     def want(self, index: int) -> bool:
         """Bring a file; False when nobody may ask for it now."""
         spec = self._specs.pop(index, None)
+        if spec is not None and spec.on_demand:
+            self._specs[index] = spec
         if spec is None or self._is_closed or len(self._bringing) >= MOST_WANTED:
             return False
         task = self._tasks.start(f"file {index} of transfer {self._transfer}", self._bring(spec))

@@ -56,6 +56,19 @@ def places_of(jobs: Iterable[tuple[JobType, Sequence[File]]]) -> Places:
     return places
 
 
+def has_local_sources(files: Iterable[NewFile | File]) -> bool:
+    """Whether any of these files would be downloaded from this machine."""
+    return any(file.remote_name[:5].lower() == "file:" for file in files)
+
+
+def refuse_local_source(job: Job, remote_name: str) -> None:
+    """Raises BG_E_UNSUPPORTED_JOB_CONFIGURATION for a file of this machine in a job that asks for pieces (J67)."""
+    if job.settings.on_demand_mode and remote_name[:5].lower() == "file:":
+        raise BitsError(
+            "BG_E_UNSUPPORTED_JOB_CONFIGURATION", "in on_demand_mode files come from http and https servers only"
+        )
+
+
 class Intake:
     """See the module's rule."""
 
@@ -101,6 +114,11 @@ class Intake:
             if job.settings.dynamic_content:
                 raise BitsError(
                     "BG_E_UNSUPPORTED_JOB_CONFIGURATION", "a job with dynamic_content cannot fetch byte ranges"
+                )
+            if job.settings.on_demand_mode:
+                raise BitsError(
+                    "BG_E_UNSUPPORTED_JOB_CONFIGURATION",
+                    "in on_demand_mode ranges are asked for when the file is there: add it without, then request them",
                 )
         if job.settings.high_performance:
             temporary = new.local_name

@@ -35,7 +35,7 @@ from openbits.service.calls import CheckResult, NewFile, NewJob, Outcome
 from openbits.service.configuration import Configuration
 from openbits.service.feed import Feed, Record, Subscription
 from openbits.service.helpertokens import HelperTokens
-from openbits.service.intake import Intake, Places, places_of
+from openbits.service.intake import Intake, Places, has_local_sources, places_of, refuse_local_source
 from openbits.service.ledger import Draft, Ledger
 from openbits.service.records import EventRecord
 from openbits.service.runs import Conductor
@@ -103,7 +103,11 @@ class Manager:
         names.check_new_display_name(new.name)
         if "name" in new.settings:
             raise BitsError("E_INVALIDARG", "the job's name is given beside the settings, not among them")
-        window = SettingsWindow(job_type=new.type, has_ranges=any(file.ranges for file in new.files))
+        window = SettingsWindow(
+            job_type=new.type,
+            has_ranges=any(file.ranges for file in new.files),
+            has_local_sources=has_local_sources(new.files),
+        )
         headers, properties = take_headers(new.settings)
         settings = change_settings(Settings(name=new.name), properties, window=window)
         job_id = str(uuid.uuid4())
@@ -170,8 +174,9 @@ class Manager:
 
     async def set_remote_name(self, caller: Caller, job_id: str, index: int, remote_name: str) -> Outcome:
         """F4."""
-        self._download(caller, job_id)
+        job = self._download(caller, job_id)
         names.check_remote_name(remote_name)
+        refuse_local_source(job, remote_name)
         await self._check_remote_files(caller, job_id, [remote_name])
 
         def rename(draft: Draft) -> Outcome:
@@ -189,6 +194,7 @@ class Manager:
         old, _ = names.split_userinfo(old)
         if not old or not new:
             raise BitsError("E_INVALIDARG", "neither the old nor the new prefix may be empty")
+        refuse_local_source(job, new)
         if new.lower().startswith("file:"):
             found = (names.replace_prefix(file.remote_name, old, new) for file in job.files)
             await self._check_remote_files(caller, job_id, [name for name in found if name is not None])
@@ -237,6 +243,7 @@ class Manager:
                 has_files=bool(job.files),
                 is_transferred=job.state is JobState.TRANSFERRED,
                 has_ranges=any(file.ranges for file in job.files),
+                has_local_sources=has_local_sources(job.files),
             )
             settings = change_settings(job.settings, properties, window=window)
             changed = None

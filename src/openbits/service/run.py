@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -34,6 +35,12 @@ class Run:
     """Whether it was stopped before the job was told: then its end is told to the job."""
     received: dict[int, int] = field(default_factory=dict)
     """Bytes that have come in, by file, where that is more than what is written down."""
+    pieces: set[int] = field(default_factory=set)
+    """Files that were handed over to be fetched piece by piece (J67): which pieces, changes while the run goes on."""
+    userinfo_of: Callable[[int], str] | None = None
+    """What the remote names of such files came with, in clear, by index; None until the worker is told of files."""
+    has_filled: bool = False
+    """Whether any piece has come."""
     hand_over: HandOver | None = None
     """What brings the temporary files, where another account's worker opens them."""
     is_cut_off: bool = False

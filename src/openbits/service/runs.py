@@ -13,14 +13,11 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 
 from openbits.core.events import (
+    AskForPieces,
     Event,
     Failure,
-    FileCheckpoint,
-    FilesAnswered,
-    FilesFetched,
     FilesFinished,
     FinishFiles,
-    HeadersSeen,
     RunEnded,
     StartRun,
     StopRun,
@@ -35,14 +32,9 @@ from openbits.frames.worker import (
     CertificateJudged,
     CertificateSeen,
     EvaluatorWanted,
-    FileDurable,
     FileReceived,
     FileRedirected,
-    FilesDone,
-    FilesStarted,
-    FileStarted,
     FileWanted,
-    LastHeaders,
     ProxyChosen,
     StopTransfer,
     TransferBroken,
@@ -57,14 +49,14 @@ from openbits.service.evaluators import Evaluators
 from openbits.service.finishing import finish_files
 from openbits.service.handles import HandOver
 from openbits.service.helpertokens import HelperTokens
+from openbits.service.pieces import ask_for_pieces, hand_over_pieces
+from openbits.service.reported import PROGRESS, report_of
 from openbits.service.run import STOP_PATIENCE_S, Finish, Losses, Run
 from openbits.service.stillness import Holds
 from openbits.service.tasks import Tasks
 from openbits.service.terms import NetworkTerms, Terms
 from openbits.service.validators import Shown, Validators, shown_in
 from openbits.service.wording import (
-    answered,
-    can_be,
     can_have_moved,
     failure_of,
     is_reported,
@@ -190,6 +182,12 @@ class Conductor:
             if run.worker is not None:
                 run.worker.send(StopTransfer(transfer=run.number))
                 self._kill_after_patience(run, run.worker)
+
+    def ask(self, effect: AskForPieces) -> None:
+        """Tell the job's run what is wanted of a file now; one that is being prepared will begin with it."""
+        run, job = self._runs.get(effect.job_id), self._jobs.get(effect.job_id)
+        if run is not None and job is not None:
+            ask_for_pieces(run, job, effect.index)
 
     def finish(self, effect: FinishFiles) -> None:
         """Rename or delete the job's files as soon as it has no run."""
@@ -326,6 +324,9 @@ class Conductor:
         if job.is_upload:
             self._hand_over_upload(run, worker, upload_of(run.number, job, terms))
             return
+        if job.settings.on_demand_mode:
+            hand_over_pieces(run, worker, self._jobs.get(run.job_id) or job, terms)
+            return
         specs = [spec_of(index, file, terms.userinfo_of(index)) for index, file in unfinished(job)]
         run.unfinished.update(spec.index for spec in specs)
         if run.hand_over is not None:
@@ -351,6 +352,12 @@ class Conductor:
         job = self._jobs.get(run.job_id)
         if job is None:
             return
+        event = report_of(run, job, message)
+        if event is not None:
+            if isinstance(event, PROGRESS):
+                self._progress(run)
+            self._post(run.job_id, event)
+            return
         # A worker may have been taken over by a hostile server: what cannot be is not believed.
         known = range(job.part_count)
         match message:
@@ -358,24 +365,6 @@ class Conductor:
                 run.received[index] = received
                 run.broken = ""
                 self._progress(run)
-            case FileDurable(index=index, durable_bytes=durable) if index in known and durable >= 0:
-                self._progress(run)
-                self._post(run.job_id, FileCheckpoint(run=run.run, index=index, durable_bytes=durable))
-            case FilesDone(files=files) if all(done.index in known and done.size >= 0 for done in files):
-                for done in files:
-                    run.received.pop(done.index, None)
-                    run.unfinished.discard(done.index)
-                self._progress(run)
-                fetched = tuple((done.index, done.size) for done in files)
-                self._post(run.job_id, FilesFetched(run=run.run, files=fetched))
-            case FileStarted(index=index) if can_be(message, known):
-                run.received.pop(index, None)
-                self._post(run.job_id, answered(run.run, message))
-            case FilesStarted(files=files) if all(can_be(started, known) for started in files):
-                for started in files:
-                    run.received.pop(started.index, None)
-                answers = tuple(answered(run.run, started) for started in files)
-                self._post(run.job_id, FilesAnswered(answers=answers))
             case UploadMoved() if can_have_moved(message, job):
                 self._session_moved(run, message)
             case FileWanted(index=index) if run.hand_over is not None and run.hand_over.want(index):
@@ -389,8 +378,6 @@ class Conductor:
             case FileRedirected(index=index, remote_name=name) if leads_elsewhere(message, job):
                 if is_reported(message, job):
                     self._post(run.job_id, Redirected(run=run.run, index=index, remote_name=name))
-            case LastHeaders(index=index, response_headers=headers) if index in known:
-                self._post(run.job_id, HeadersSeen(run=run.run, index=index, response_headers=headers))
             case EvaluatorWanted() if run.worker is not None:
                 self._evaluators.want(run.number, run.worker, run.worker.identity)
             case ProxyChosen(way=way):
@@ -442,6 +429,10 @@ class Conductor:
                 if not run.is_cut_off:
                     log.error("action=worker-misspoke pid=%d unfinished=%d", run.worker.pid, len(run.unfinished))
                 self._pool.release(run.worker)
+            self._lost(run)
+            return
+        if failure is None and run.pieces and not run.has_filled and not run.is_stopping:
+            # The same for pieces, which may be asked for while the worker says that it is done.
             self._lost(run)
             return
         self._losses.pop(run.job_id, None)

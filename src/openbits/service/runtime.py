@@ -442,6 +442,8 @@ class Runtime:
                         self.conductor.start(effect)
                 case FinishFiles():
                     self.conductor.finish(effect)
+                case AskForPieces():
+                    self.conductor.ask(effect)
                 case EndSession():
                     if not self._stopping:
                         self.farewells.start(effect.job_id)

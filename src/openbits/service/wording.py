@@ -7,11 +7,24 @@ is possible at all, and what is too long to be kept is left out.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Final
 
 from openbits.core.events import Failure, FileAnswered
-from openbits.core.model import REPLY_INDEX, UPLOAD_INDEX, ClientCertificate, File, Job, JobType, Priority, Validator
+from openbits.core.model import (
+    REPLY_INDEX,
+    UPLOAD_INDEX,
+    ByteRange,
+    ClientCertificate,
+    Demand,
+    File,
+    Job,
+    JobType,
+    Priority,
+    Validator,
+)
 from openbits.core.names import check_remote_name, split_userinfo
+from openbits.core.pieces import BEYOND, end_of
 from openbits.core.redirects import HTTPS_TO_HTTP, RedirectPolicy, policy_of
 from openbits.core.settings import REDIRECT_MASK
 from openbits.errors import BitsError, ErrorContext
@@ -21,6 +34,7 @@ from openbits.frames.worker import (
     FileRedirected,
     FileSpec,
     FileStarted,
+    RangesFilled,
     RangeSpec,
     StartTransfer,
     TransferEnded,
@@ -90,7 +104,7 @@ def spec_of(index: int, file: File, userinfo: str = "") -> FileSpec:
         remote_name=file.remote_name,
         local_name=file.local_name,
         temporary_name=file.temporary_name,
-        ranges=tuple(RangeSpec(offset=item.offset, length=item.length) for item in file.ranges),
+        ranges=range_specs(file.ranges),
         checksum=file.checksum or "",
         durable_bytes=file.bytes_transferred,
         size=file.validator.size,
@@ -98,6 +112,34 @@ def spec_of(index: int, file: File, userinfo: str = "") -> FileSpec:
         last_modified=file.validator.last_modified,
         meant_for=file.meant_for,
         userinfo=userinfo,
+    )
+
+
+def demanded_spec_of(index: int, file: File, userinfo: str = "") -> FileSpec:
+    """What a worker is told of a file of which pieces are asked for (J67)."""
+    demand = file.demand or Demand()
+    return dataclasses.replace(
+        spec_of(index, file, userinfo),
+        on_demand=True,
+        # So long the file must be if it is the one that was left.
+        durable_bytes=end_of(demand.filled),
+        wanted=range_specs(demand.wanted),
+        filled=range_specs(demand.filled),
+        position=demand.position,
+    )
+
+
+def range_specs(ranges: Iterable[ByteRange]) -> tuple[RangeSpec, ...]:
+    """Ranges in the words of the frames."""
+    return tuple(RangeSpec(offset=piece.offset, length=piece.length) for piece in ranges)
+
+
+def can_be_filled(message: RangesFilled, job: Job) -> bool:
+    """Whether these ranges can be here, for a job that asks for pieces."""
+    return (
+        job.settings.on_demand_mode
+        and message.index in range(len(job.files))
+        and all(piece.offset >= 0 < piece.length and piece.offset + piece.length < BEYOND for piece in message.ranges)
     )
 
 
@@ -126,7 +168,7 @@ def room(spec: FileSpec) -> int:
         spec.meant_for,
         spec.userinfo,
     )
-    return sum(map(units, texts)) + len(spec.checksum) + 12 * len(spec.ranges)
+    return sum(map(units, texts)) + len(spec.checksum) + 12 * (len(spec.ranges) + len(spec.wanted) + len(spec.filled))
 
 
 def can_have_moved(moved: UploadMoved, job: Job) -> bool:

@@ -166,6 +166,10 @@ AUTOMATIC = {
     (JobState.TRANSFERRING, Trigger.DONE): JobState.TRANSFERRED,
     (JobState.CONNECTING, Trigger.DONE): JobState.TRANSFERRED,
     (JobState.QUEUED, Trigger.DONE): JobState.TRANSFERRED,
+    # S10
+    (JobState.QUEUED, Trigger.IDLE): JobState.SUSPENDED,
+    (JobState.CONNECTING, Trigger.IDLE): JobState.SUSPENDED,
+    (JobState.TRANSFERRING, Trigger.IDLE): JobState.SUSPENDED,
     # S5
     (JobState.QUEUED, Trigger.FAIL_TRANSIENT): JobState.TRANSIENT_ERROR,
     (JobState.CONNECTING, Trigger.FAIL_TRANSIENT): JobState.TRANSIENT_ERROR,
