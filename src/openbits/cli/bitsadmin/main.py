@@ -49,6 +49,11 @@ def _carry_out(switch: Switch | None, group: str, words: Sequence[str], output: 
         output.line("Invalid command")
         usage.print_help(output, group)
         return ExitCode.USAGE
+    if len(words) == 2 and words[1].lower() in HELP_NAMES:
+        from openbits.cli.bitsadmin import usage  # noqa: PLC0415
+
+        usage.print_switch(output, switch)
+        return ExitCode.DONE
     try:
         status = switch.load()(_read(switch, words[1:], output))
     except UsageFailure as failure:

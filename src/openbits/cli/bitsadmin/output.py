@@ -71,6 +71,10 @@ class Output:
             for line in lines:
                 self.line(line)
 
+    def control(self, sequence: str) -> None:
+        """Send a console what it obeys instead of showing."""
+        self._stream.write(sequence)
+
     def flush(self) -> None:
         """Hand over what was printed."""
         self._stream.flush()

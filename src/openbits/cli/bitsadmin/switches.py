@@ -30,6 +30,8 @@ class Switch:
     help: str
     function: str
     """`module.function` in this package; the function takes an Invocation."""
+    aliases: tuple[str, ...] = ()
+    """Other names that manuals give it."""
     group: str = ""
     """The switch before it, for the lists of their own: `/util`, `/peercaching`, `/cache`, `/peers`."""
     syntax: str = ""
@@ -83,4 +85,4 @@ def all_switches() -> Iterator[Switch]:
 def find(name: str, group: str = "") -> Switch | None:
     """Return the switch with this name, in capitals or not."""
     wanted = name.lower()
-    return next((one for one in all_switches() if one.name == wanted and one.group == group), None)
+    return next((one for one in all_switches() if wanted in (one.name, *one.aliases) and one.group == group), None)

@@ -36,6 +36,12 @@ def print_help(output: Output, group: str = "") -> None:
             output.line(line)
 
 
+def print_switch(output: Output, switch: Switch) -> None:
+    """Print what is said of one switch: `bitsadmin /addfile /?`."""
+    for line in switch_help(switch):
+        output.line(line)
+
+
 def switch_help(switch: Switch) -> list[str]:
     """Return the lines of one switch."""
     needs = f" ({switch.needs})" if switch.needs else ""
