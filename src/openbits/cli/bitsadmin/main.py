@@ -75,7 +75,7 @@ def _failed(output: Output, action: str, error: BitsError) -> int:
 
 def _modifiers(arguments: Sequence[str]) -> tuple[list[str], Sequence[str]]:
     """Take /rawreturn, /wrap and /nowrap from before the command: behind it they are its arguments."""
-    taken = []
+    taken: list[str] = []
     for index, argument in enumerate(arguments):
         if argument.lower() not in MODIFIERS:
             return taken, arguments[index:]

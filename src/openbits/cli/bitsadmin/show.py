@@ -79,5 +79,6 @@ def _draw(output: Output, jobs: list[Json], refresh_s: int, *, clear: bool) -> N
 
 def _print_block(output: Output, session: Session, job_id: str) -> None:
     files = session.perform(calls.all_files(job_id))
-    for line in verbose_block(session.perform(calls.job(job_id)), files):
+    job = session.perform(calls.job(job_id))
+    for line in verbose_block(job, files):
         output.line(line)

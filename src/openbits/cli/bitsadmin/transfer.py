@@ -151,8 +151,11 @@ class Board:
 
     def _say_error(self, job: Mapping[str, Any]) -> None:
         error = job["error"] if job["state"] == "TRANSIENT_ERROR" else None
-        text = error and " ".join(safe(error["message"]).split())
-        if text and text != self._error_said:
+        if error is None:
+            self._error_said = None
+            return
+        text = " ".join(safe(error["message"].replace("\n", " ")).split())
+        if text != self._error_said:
             note(f"bitsadmin: {text} ({error['hresult']:#010x}): it is tried again")
         self._error_said = text
 

@@ -61,7 +61,8 @@ def getstate(call: Invocation) -> None:
 
 def geterror(call: Invocation) -> None:
     """Print the error, where it happened and with which file (B19)."""
-    call.output.value("\n".join(error_lines(call.session.perform(calls.job_error(call.job_id)))))
+    error = call.session.perform(calls.job_error(call.job_id))
+    call.output.value("\n".join(error_lines(error)))
 
 
 def geterrorcount(call: Invocation) -> None:
