@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         ProxyUsage,
         TokenFlags,
     )
+    from openbits.client.peercaching import CacheRecord, Peer, PeerCacheAdministration, PeerCachingFlags
     from openbits.client.values import (
         LENGTH_TO_EOF,
         Event,
@@ -72,6 +73,7 @@ __all__ = [
     "AuthTarget",
     "BitsError",
     "Blanket",
+    "CacheRecord",
     "CertificateStoreLocation",
     "ClientCertificate",
     "Cloaking",
@@ -94,6 +96,9 @@ __all__ = [
     "Manager",
     "NotifyFlags",
     "Owner",
+    "Peer",
+    "PeerCacheAdministration",
+    "PeerCachingFlags",
     "Priority",
     "Progress",
     "ProxySettings",
@@ -122,6 +127,7 @@ _MODULES = {
     "Blanket": "openbits.client.cloaking",
     "CertificateStoreLocation": "openbits.client.certificates",
     "ClientCertificate": "openbits.client.certificates",
+    "CacheRecord": "openbits.client.peercaching",
     "Cloaking": "openbits.client.cloaking",
     "Enumerator": "openbits.client.enumerator",
     "ErrorContext": "openbits.errors",
@@ -130,6 +136,9 @@ _MODULES = {
     "Job": "openbits.client.manager",
     "JobError": "openbits.client.manager",
     "Manager": "openbits.client.manager",
+    "Peer": "openbits.client.peercaching",
+    "PeerCacheAdministration": "openbits.client.peercaching",
+    "PeerCachingFlags": "openbits.client.peercaching",
     "ProxySettings": "openbits.client.network_identity",
     "ProxyUsage": "openbits.client.network_identity",
     "SecurityFlags": "openbits.client.certificates",

@@ -154,6 +154,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "HelperFlagsIn": {"flags": 1},
     "ReplyNameIn": {"file_name": "/tmp/x"},
     "ProxySettingsIn": {"usage": "no_proxy"},
+    "PeerCachingIn": {"configuration_flags": 1},
     "CustomHeadersIn": {"custom_headers": "X: y"},
     "ClientCertificateIn": {"location": "current_user", "store": "MY", "sha1": "0" * 40},
     "CertificateAnswer": {"error": None},

@@ -14,6 +14,7 @@ from openbits.api.certificate_handlers import CertificateHandlers
 from openbits.api.credential_handlers import CredentialHandlers
 from openbits.api.openapi import describe
 from openbits.api.ownership_handlers import OwnershipHandlers
+from openbits.api.peercaching_handlers import PeerCachingHandlers
 from openbits.api.proxy_handlers import ProxyHandlers
 from openbits.api.reply_handlers import ReplyHandlers
 from openbits.api.token_handlers import TokenHandlers
@@ -26,7 +27,15 @@ from openbits.version import __version__
 EVENTS_PER_READ = 1000
 
 
-class Handlers(TokenHandlers, OwnershipHandlers, ProxyHandlers, CertificateHandlers, CredentialHandlers, ReplyHandlers):
+class Handlers(
+    TokenHandlers,
+    OwnershipHandlers,
+    ProxyHandlers,
+    CertificateHandlers,
+    CredentialHandlers,
+    ReplyHandlers,
+    PeerCachingHandlers,
+):
     """One method for each row of api.routes.ROUTES."""
 
     # --- the service ----------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from openbits.api import certificate_wire, wire
+from openbits.api import certificate_wire, peercaching_wire, wire
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +40,7 @@ _ACCOUNT = Parameter(
 _JOB = "/v1/jobs/{job_id}"
 _VALIDATION = f"{_JOB}/certificate-validation"
 _OPTIONS = "/v1/token-options/{capability}"
+_PEERS = "/v1/peer-caching"
 
 ROUTES: tuple[Route, ...] = (
     Route(method="GET", path="/v1/version", handler="version", text="What answers.", answer=wire.VersionOut),
@@ -338,6 +339,71 @@ ROUTES: tuple[Route, ...] = (
         text="Forget an account's proxy settings (I20, RESET).",
         answer=wire.ProxySettingsOut,
         query=(_ACCOUNT,),
+    ),
+    Route(
+        method="GET",
+        path=_PEERS,
+        handler="peer_caching",
+        text="The machine's settings of peer caching, and which a policy has replaced; without effect yet (C6).",
+        answer=peercaching_wire.PeerCachingOut,
+    ),
+    Route(
+        method="PUT",
+        path=_PEERS,
+        handler="set_peer_caching",
+        text="Set some of them; administrators only (C6).",
+        body=peercaching_wire.PeerCachingIn,
+        answer=peercaching_wire.PeerCachingOut,
+    ),
+    Route(
+        method="GET",
+        path=f"{_PEERS}/records",
+        handler="cache_records",
+        text="What is in the cache: nothing yet (C6).",
+        answer=peercaching_wire.CacheRecords,
+    ),
+    Route(
+        method="DELETE",
+        path=f"{_PEERS}/records",
+        handler="clear_cache_records",
+        text="Empty the cache, or forget an address (S_FALSE: unknown); administrators only (C6).",
+        answer=wire.CallResult,
+        query=(Parameter(name="url", kind=str, text="only this address"),),
+    ),
+    Route(
+        method="GET",
+        path=f"{_PEERS}/records/{{record_id}}",
+        handler="cache_record",
+        text="A record of the cache; BG_E_RECORD_DELETED where there is none (C6).",
+        answer=peercaching_wire.CacheRecordOut,
+    ),
+    Route(
+        method="DELETE",
+        path=f"{_PEERS}/records/{{record_id}}",
+        handler="delete_cache_record",
+        text="Remove a record from the cache; administrators only (C6).",
+        answer=wire.CallResult,
+    ),
+    Route(
+        method="GET",
+        path=f"{_PEERS}/peers",
+        handler="peers",
+        text="The peers that are known: none yet (C6).",
+        answer=peercaching_wire.Peers,
+    ),
+    Route(
+        method="DELETE",
+        path=f"{_PEERS}/peers",
+        handler="clear_peers",
+        text="Forget the peers; administrators only (C6).",
+        answer=wire.CallResult,
+    ),
+    Route(
+        method="POST",
+        path=f"{_PEERS}/discover",
+        handler="discover_peers",
+        text="Look for peers: S_FALSE, for nobody does yet; administrators only (C6).",
+        answer=wire.CallResult,
     ),
     Route(
         method="GET",

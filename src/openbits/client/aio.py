@@ -36,6 +36,7 @@ from openbits.client.objects import (
     result_of,
 )
 from openbits.client.operations import Asynchronous
+from openbits.client.peercaching import AsyncPeerCacheAdministration
 from openbits.client.pool import Holder, Reserve, connect_as
 from openbits.client.transport import CALL_TIMEOUT_S, READ_SIZE_BYTES, Answer, NoAnswer, StaleConnection, broken_call
 from openbits.client.validation import NOT_CALLABLE, request_of
@@ -336,6 +337,10 @@ class Manager(ManagerOperations[Job], Asynchronous):
 
     def _job(self, job_id: str) -> Job:
         return Job(self._session, job_id)
+
+    def peer_cache_administration(self) -> AsyncPeerCacheAdministration:
+        """Return what manages the machine's peer caching; as openbits.Manager's, awaited."""
+        return AsyncPeerCacheAdministration(self._session)
 
     def events(self, *, all_users: bool = False, after: int | None = None) -> AsyncGenerator[Event, None]:
         """Follow all jobs that the caller may see, without end; `after` 0 begins with the oldest event kept."""

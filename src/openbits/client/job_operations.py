@@ -20,6 +20,7 @@ from openbits.client.network_identity import (
 )
 from openbits.client.objects import result_of
 from openbits.client.operations import operation
+from openbits.client.peercaching import PeerCachingJobOperations
 from openbits.client.specs import file_json, local_path
 from openbits.client.values import (
     FileInfo,
@@ -51,7 +52,7 @@ ErrorT = TypeVar("ErrorT")
 TokenOptionsT = TypeVar("TokenOptionsT")
 
 
-class JobOperations(HttpOptionsOperations, Generic[FileT, ErrorT, TokenOptionsT]):
+class JobOperations(HttpOptionsOperations, PeerCachingJobOperations, Generic[FileT, ErrorT, TokenOptionsT]):
     """IBackgroundCopyJob to IBackgroundCopyJob5 (inventory section 2)."""
 
     def __init__(self, session: Any, job_id: str) -> None:

@@ -20,6 +20,7 @@ from openbits.client.objects import (
     result_of,
 )
 from openbits.client.operations import Blocking
+from openbits.client.peercaching import PeerCacheAdministration
 from openbits.client.session import Session
 from openbits.client.validation import NOT_CALLABLE, Validator
 from openbits.client.values import SETTLED_STATES, Event, JobErrorInfo, JobState, Result, event_from
@@ -131,6 +132,10 @@ class Manager(ManagerOperations[Job], Blocking):
 
     def _job(self, job_id: str) -> Job:
         return Job(self._session, job_id)
+
+    def peer_cache_administration(self) -> PeerCacheAdministration:
+        """Return what manages the machine's peer caching (M6, C6). Its blanket is the process's default."""
+        return PeerCacheAdministration(self._session)
 
     def events(self, *, all_users: bool = False, after: int | None = None) -> Generator[Event, None, None]:
         """Follow all jobs that the caller may see, without end; `after` 0 begins with the oldest event kept."""

@@ -54,12 +54,18 @@ class Draft:
     """The jobs as they will be if the change at hand is written down."""
 
     def __init__(
-        self, jobs: Mapping[str, Job], below: Draft | None, env: Environment, proxies: Mapping[str, AccountProxy]
+        self,
+        jobs: Mapping[str, Job],
+        below: Draft | None,
+        env: Environment,
+        proxies: Mapping[str, AccountProxy],
+        machine: Mapping[str, Any],
     ) -> None:
         self._jobs = jobs
         self._below = below
         self.env = env
         self._kept_proxies = proxies
+        self._kept_machine = machine
         self.proxies: dict[str, AccountProxy | None] = {}
         """Proxy settings that change, by account; None: forgotten (I20)."""
         self.machine: dict[str, Any] = {}
@@ -87,6 +93,12 @@ class Draft:
         if account in self.proxies:
             return self.proxies[account]
         return self._below.account_proxies(account) if self._below is not None else self._kept_proxies.get(account)
+
+    def machine_setting(self, name: str) -> Any:
+        """Return a setting of the machine as this change sees it; None where there is none."""
+        if name in self.machine:
+            return self.machine[name]
+        return self._below.machine_setting(name) if self._below is not None else self._kept_machine.get(name)
 
     def create(self, job: Job) -> None:
         """Add a new job."""
@@ -252,13 +264,13 @@ class Ledger:
     async def _turn(self) -> bool:
         """Write down what there is; False when it has to wait for room on the disk."""
         env = self._environment()
-        total = Draft(self.jobs, None, env, self.proxies)
+        total = Draft(self.jobs, None, env, self.proxies, self.machine)
         batch: list[_Change[Any]] = []
         while self._changes and len(batch) < MAX_CHANGES_PER_COMMIT:
             change = self._changes.popleft()
             if change.future is not None and change.future.cancelled():
                 continue
-            draft = Draft(self.jobs, total, env, self.proxies)
+            draft = Draft(self.jobs, total, env, self.proxies, self.machine)
             try:
                 change.result = change.work(draft)
             except Exception as error:  # noqa: BLE001 - whatever a change raises belongs to its caller

@@ -51,6 +51,7 @@ from openbits.service.mounts import Paths
 from openbits.service.network import HostsFile, NetworkWatcher
 from openbits.service.networkmanager import NetworkManager
 from openbits.service.ownership import Ownership
+from openbits.service.peercaching import PeerCaching
 from openbits.service.policies import Policies, owners_of
 from openbits.service.proxies import AccountProxies
 from openbits.service.records import ProgressReport
@@ -233,6 +234,7 @@ class Runtime:
             headers=HeaderCalls(self.ledger, secrets),
             manager=self.manager,
             ownership=self.ownership,
+            peer_caching=PeerCaching(self.ledger, lambda: self.policies.peer_caching, is_system=is_system),
             proxies=self.proxies,
             replies=Replies(
                 ledger=self.ledger, conductor=self.conductor, intake=intake, tokens=self.tokens, pool=self.pool

@@ -10,6 +10,7 @@ from openbits.service.headers import HeaderCalls
 from openbits.service.helpertokens import HelperTokens
 from openbits.service.manager import Manager
 from openbits.service.ownership import Ownership
+from openbits.service.peercaching import PeerCaching
 from openbits.service.proxies import AccountProxies
 from openbits.service.uploads import Replies
 from openbits.service.validators import Validators
@@ -24,6 +25,7 @@ class Services:
     credentials: CredentialCalls
     headers: HeaderCalls
     ownership: Ownership
+    peer_caching: PeerCaching
     proxies: AccountProxies
     replies: Replies
     tokens: HelperTokens
