@@ -76,6 +76,11 @@ class Coverage:
         return self._ends[0] if self._starts and self._starts[0] == 0 else 0
 
     @property
+    def intervals(self) -> tuple[tuple[int, int], ...]:
+        """Where what is there begins and ends."""
+        return tuple(zip(self._starts, self._ends, strict=True))
+
+    @property
     def total(self) -> int:
         """Bytes that are there."""
         return sum(self._ends) - sum(self._starts)

@@ -51,6 +51,7 @@ from openbits.frames.worker import (
     TransferFiles,
     UploadFile,
     UploadKept,
+    WantRanges,
     WorkerReady,
 )
 from openbits.worker.adopting import Adoption, open_for_reading, sync_directories
@@ -188,7 +189,13 @@ class Worker:
             case StartTransfer():
                 self._start(message)
             case (
-                TransferFiles() | UploadFile() | UploadKept() | StopTransfer() | TakeCredential() | CertificateJudged()
+                TransferFiles()
+                | WantRanges()
+                | UploadFile()
+                | UploadKept()
+                | StopTransfer()
+                | TakeCredential()
+                | CertificateJudged()
             ):
                 transfer = self._transfers.get(message.transfer)
                 if transfer is not None:
@@ -378,7 +385,9 @@ class Worker:
             self._loop.stop()
 
 
-_OfTransfer = TransferFiles | UploadFile | UploadKept | StopTransfer | TakeCredential | CertificateJudged
+_OfTransfer = (
+    TransferFiles | WantRanges | UploadFile | UploadKept | StopTransfer | TakeCredential | CertificateJudged
+)
 
 
 def _tell(transfer: Transfer, message: _OfTransfer) -> None:
@@ -389,6 +398,8 @@ def _tell(transfer: Transfer, message: _OfTransfer) -> None:
             transfer.take_credential(message)
         case TransferFiles():
             transfer.add(message.files, last=message.last)
+        case WantRanges():
+            transfer.want(message)
         case UploadFile():
             transfer.upload(message)
         case UploadKept():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from openbits.core.model import ByteRange
 from openbits.frames.worker import FileSpec, FileStarted, StartTransfer
 from openbits.worker.challenges import Challenges
 from openbits.worker.client import Client
@@ -80,6 +81,9 @@ class Run(Protocol):
 
     def on_durable(self, index: int, durable_bytes: int) -> None:
         """Bytes are on the disk."""
+
+    def on_filled(self, index: int, ranges: tuple[ByteRange, ...]) -> None:
+        """Pieces are on the disk (F13)."""
 
     def on_broken(self, index: int, message: str) -> None:
         """A connection is about to be taken up again."""

@@ -29,6 +29,9 @@ _ALLOCATE_FROM: Final = 1024 * 1024
 _WRITE_BACK_BYTES: Final = 16 * 1024 * 1024
 
 
+Intervals = tuple[tuple[int, int], ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SinkSettings:
     """What a transfer says about its files."""
@@ -189,7 +192,7 @@ class Sink:
             return
         if self._unwritten_back >= _WRITE_BACK_BYTES:
             self._is_known_to_syncer = True
-            self._syncer.write_back(self.fd, end - self._unwritten_back, self._unwritten_back)
+            self._syncer.write_back(self.fd, max(0, end - self._unwritten_back), self._unwritten_back)
             self._unwritten_back = 0
         if self._unsynced >= self._settings.checkpoint_bytes:
             self.checkpoint()
@@ -215,21 +218,27 @@ class Sink:
             return
         self._is_syncing = self._is_known_to_syncer = True
         self._unsynced = 0
-        prefix, generation = self._coverage.prefix, self._generation
+        written, generation = self._coverage.intervals, self._generation
         directory = None if self._is_name_durable else self._place.directory
-        self._syncer.checkpoint(self._fd, directory, lambda result: self._on_synced(prefix, generation, result))
+        self._syncer.checkpoint(self._fd, directory, lambda result: self._on_synced(written, generation, result))
 
-    def _on_synced(self, prefix: int, generation: int, error: OSError | None) -> None:
+    def _on_synced(self, written: Intervals, generation: int, error: OSError | None) -> None:
         self._is_syncing = False
         if error is not None:
             self._on_failed(error)
             return
         self._is_name_durable = True
-        if generation == self._generation and prefix > self.durable:
-            self.durable = prefix
-            self._on_durable(prefix)
+        if generation == self._generation:
+            self.note_durable(written)
         if self._unsynced and self._timer is None and self._fd is not None:
             self._start_timer()
+
+    def note_durable(self, written: Intervals) -> None:
+        """These bytes would survive a power cut: tell how far the file does."""
+        prefix = written[0][1] if written and written[0][0] == 0 else 0
+        if prefix > self.durable:
+            self.durable = prefix
+            self._on_durable(prefix)
 
     def finish(self, total: int, modified_epoch_s: float | None, done: Callable[[OSError | None], None]) -> None:
         """The file is whole: cut it to size, date it and let it be synced; the sink is closed by that."""
@@ -256,13 +265,12 @@ class Sink:
             self._place.release()
             self._loop.post(lambda: done(failed))
             return
-        fd, prefix, generation = self._fd, self._coverage.prefix, self._generation
+        fd, written, generation = self._fd, self._coverage.intervals, self._generation
         directory = self._let_go()
 
         def on_synced(error: OSError | None) -> None:
-            if error is None and generation == self._generation and prefix > self.durable:
-                self.durable = prefix
-                self._on_durable(prefix)
+            if error is None and generation == self._generation:
+                self.note_durable(written)
             self._syncer.close_file(fd, directory)
             done(failed or error)
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from openbits.core.model import REPLY_INDEX
+from openbits.core.model import REPLY_INDEX, ByteRange
 from openbits.frames.codec import FrameError
 from openbits.frames.worker import (
     DoneFile,
@@ -29,12 +29,14 @@ from openbits.frames.worker import (
     FileStarted,
     LastHeaders,
     ProxyChosen,
+    RangesFilled,
     StartTransfer,
     TakeCredential,
     TransferBroken,
     TransferEnded,
     UploadFile,
     UploadMoved,
+    WantRanges,
 )
 from openbits.worker.asking import Request
 from openbits.worker.challenges import Challenges
@@ -49,7 +51,9 @@ from openbits.worker.fileupload import FileUpload
 from openbits.worker.handles import MOST_OPEN, Handle, Handles
 from openbits.worker.headers import download_lines
 from openbits.worker.loop import Timer
+from openbits.worker.ondemand import OnDemand, range_specs
 from openbits.worker.pac import Means
+from openbits.worker.pieces import Pieces
 from openbits.worker.places import OwnPlace, Place
 from openbits.worker.proving import Prover
 from openbits.worker.proxies import Plan, Proxies, make_plan, needs_reading
@@ -62,6 +66,7 @@ from openbits.worker.upload import Upload
 
 _REPORT_S: Final = 0.25
 _DONE_PER_FRAME: Final = 1_000
+_PIECES_PER_FRAME: Final = 900
 _SMALL_BYTES: Final = 256 * 1024
 _STARTED_CHARACTERS: Final = 100_000
 """What a packet holds, with some room; names and numbers of a FileStarted take the rest."""
@@ -126,6 +131,7 @@ class Transfer:
         self._idle_lanes: list[Lane] = []
         self._open: set[Fetch] = set()
         """Files that are on the way or being finished."""
+        self._pieces = Pieces()
         self._handles = Handles(settings.transfer, send) if settings.takes_handles else None
         self._taken: dict[int, Handle] = {}
         """Handles of files that have been begun, by index."""
@@ -187,6 +193,11 @@ class Transfer:
         self._has_all = self._has_all or last
         self._advance()
 
+    def want(self, order: WantRanges) -> None:
+        """Other pieces of a file are wanted, or in another order."""
+        if not self._is_stopping and self._failure is None and self._pieces.want(order, self._queue):
+            self._advance()
+
     def upload(self, order: UploadFile) -> None:
         """The file that is sent, instead of files that are fetched; its reply may follow as one."""
         self._has_all = True
@@ -245,7 +256,7 @@ class Transfer:
                 fetch = FileCopy(self, spec)
             else:
                 lane = self._idle_lanes.pop() if self._idle_lanes else self._make_lane()
-                fetch = RangeDownload(self, lane, spec) if spec.ranges else Download(self, lane, spec)
+                fetch = self._make_fetch(lane, spec)
             self._lanes[fetch] = lane
             self._open.add(fetch)
             fetch.start()
@@ -254,6 +265,11 @@ class Transfer:
             # Once the last file has been handed over too, which its caller is about to do.
             self.tools.loop.post(self.tools.syncer.flush)
         self._end_if_over()
+
+    def _make_fetch(self, lane: Lane, spec: FileSpec) -> Fetch:
+        if spec.on_demand:
+            return self._pieces.begin(OnDemand(self, lane, spec))
+        return RangeDownload(self, lane, spec) if spec.ranges else Download(self, lane, spec)
 
     def _take_handle(self, handles: Handles, spec: FileSpec) -> bool:
         """Whether the file can be begun; if not, its handle's coming or another file's end will let us try again."""
@@ -450,6 +466,13 @@ class Transfer:
         self._send_started()
         self._send(FileDurable(transfer=self.settings.transfer, index=index, durable_bytes=durable_bytes))
 
+    def on_filled(self, index: int, ranges: tuple[ByteRange, ...]) -> None:
+        """See `run.Run`."""
+        self._send_started()
+        for start in range(0, len(ranges), _PIECES_PER_FRAME):
+            pieces = range_specs(ranges[start : start + _PIECES_PER_FRAME])
+            self._send(RangesFilled(transfer=self.settings.transfer, index=index, ranges=pieces))
+
     def on_broken(self, index: int, message: str) -> None:
         """See `run.Run`."""
         self._send_started()
@@ -464,6 +487,7 @@ class Transfer:
     def on_done(self, fetch: Fetch, size: int) -> None:
         """See `run.Run`."""
         self._open.discard(fetch)
+        self._pieces.finished(fetch)
         if not self._done:
             self.tools.loop.post(self._send_done)
         self._done.append(DoneFile(index=fetch.spec.index, size=size))
@@ -497,4 +521,6 @@ class Transfer:
         self._received.pop(fetch.spec.index, None)
         self._release_lane(fetch)
         self._release_handle(fetch.spec.index)
+        if self._pieces.ended(fetch, self._queue) and not self._is_stopping and self._failure is None:
+            self._advance()
         self._end_if_over()
