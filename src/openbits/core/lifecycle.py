@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final, assert_never
 
-from openbits.core import demand, entrusted, moves, notices, ownership, reports, uploads
+from openbits.core import demand, entries, entrusted, moves, notices, ownership, reports, uploads
 from openbits.core.blocking import is_blocked_by_policy, no_bandwidth, waits_for_policy
 from openbits.core.environment import Environment, is_blocked_by_network, is_logged_on
 from openbits.core.events import (
@@ -69,7 +69,6 @@ from openbits.core.events import (
 )
 from openbits.core.failing import no_network
 from openbits.core.model import Closing, File, Job, JobError, JobState, Settings, Validator
-from openbits.core.names import public_url
 from openbits.core.pieces import emptied, is_idle
 from openbits.core.settings import CHECK_REVOCATION, TERMS
 from openbits.core.states import Trigger, next_state
@@ -89,7 +88,7 @@ def apply(job: Job, event: Event, env: Environment) -> Step | None:
         case Suspend():
             return _suspend(job, env)
         case Cancel():
-            return _cancel(job, env, Trigger.CANCEL, "cancelled")
+            return _cancel(job, env, Trigger.CANCEL, entries.cancelled(job))
         case Complete():
             return _complete(job, env)
         case AddFiles() | ChangeSettings() | RenameRemote():
@@ -205,7 +204,8 @@ def _resume(job: Job, env: Environment) -> Step:
         return Step(job=job)
     job = uploads.with_reply_name(job)
     job = replace(moves.touched(job, env), was_resumed=True, active_s=0.0, no_progress_since=None)
-    return moves.enter_queue(job, Trigger.RESUME, env, "resumed")
+    step = moves.enter_queue(job, Trigger.RESUME, env, "resumed")
+    return replace(step, entries=entries.resumed(job, step.entries))
 
 
 def _suspend(job: Job, env: Environment) -> Step:
@@ -215,10 +215,10 @@ def _suspend(job: Job, env: Environment) -> Step:
         return Step(job=job)
     stop = moves.stopped(job)
     job = moves.moved(moves.touched(job, env), Trigger.SUSPEND, env)
-    return Step(job=replace(job, error=None), effects=stop, entries=(Entry(kind="suspended", text="suspended"),))
+    return Step(job=replace(job, error=None), effects=stop, entries=(entries.suspended(job),))
 
 
-def _cancel(job: Job, env: Environment, trigger: Trigger, kind: str) -> Step | None:
+def _cancel(job: Job, env: Environment, trigger: Trigger, entry: Entry) -> Step | None:
     if next_state(job.state, trigger) is None:
         return None
     moves.refuse_while_closing(job)
@@ -231,8 +231,7 @@ def _cancel(job: Job, env: Environment, trigger: Trigger, kind: str) -> Step | N
         job, changed = entrusted.wiped(job)
     finish = FinishFiles(job_id=job.id, closing=Closing.CANCEL)
     end = () if until is None else (EndSession(job_id=job.id),)
-    text = "cancelled" if kind == "cancelled" else "cancelled: nothing had happened to the job for too long"
-    return Step(job=job, effects=(*stop, finish, *end), changed_files=changed, entries=(Entry(kind=kind, text=text),))
+    return Step(job=job, effects=(*stop, finish, *end), changed_files=changed, entries=(entry,))
 
 
 def _complete(job: Job, env: Environment) -> Step:
@@ -254,21 +253,20 @@ def _change(job: Job, event: AddFiles | ChangeSettings | RenameRemote, env: Envi
     match event:
         case AddFiles(files=files):
             added = tuple(range(len(job.files), len(job.files) + len(files)))
-            first = public_url(files[0].remote_name) if files else ""
             uploads.refuse_second_file(job, len(files))
             if job.reply is not None:
                 uploads.refuse_reply_over_source(job.reply.local_name, files)
-            text = f"{len(files)} file{'s' if len(files) != 1 else ''} added: {first}{' …' if len(files) > 1 else ''}"
             job = replace(job, files=job.files + files)
-            return Step(job=job, changed_files=added, entries=(Entry(kind="added", text=text),))
+            return Step(job=job, changed_files=added, entries=(entries.added(files),))
         case ChangeSettings(settings=settings):
             names = [name for name in settings.__slots__ if getattr(settings, name) != getattr(job.settings, name)]
-            text = f"set: {', '.join(names)}" if names else "set: nothing new"
+            entry = entries.changed(", ".join(names) or "nothing new")
             unproven = _unproven(job, settings)
             changed = moves.with_files(replace(job, settings=settings), unproven)
             step = moves.restarted(changed, env) if TERMS.intersection(names) else Step(job=changed)
             changed_files = (*unproven, *step.changed_files)
-            return replace(step, changed_files=changed_files, entries=(Entry(kind="changed", text=text),))
+            step = replace(step, changed_files=changed_files, entries=(entry,))
+            return _with_bandwidth(step, env) if "priority" in names else step
         case RenameRemote(names=names_by_index, userinfo=userinfo):
             uploads.refuse_for_upload(job, "remote names can be changed")
             files_by_index = {}
@@ -288,7 +286,7 @@ def _change(job: Job, event: AddFiles | ChangeSettings | RenameRemote, env: Envi
             # No run that knows the old remote names may speak for the new ones.
             step = moves.restarted(moves.with_files(job, files_by_index), env)
             changed_files = (*files_by_index, *step.changed_files)
-            return replace(step, changed_files=changed_files, entries=(Entry(kind="changed", text=text),))
+            return replace(step, changed_files=changed_files, entries=(entries.changed("remote name", text),))
         case _:
             assert_never(event)
 
@@ -314,7 +312,7 @@ def _validate(job: Job, event: SetValidation, env: Environment) -> Step:
     )
     job = moves.moved(moves.with_files(job, {event.index: again}), Trigger.INVALIDATE, env)
     job = replace(job, error=error, error_count=job.error_count + 1, transferred_at=None)
-    entry = Entry(kind="error", text=f"{error.name}: {error.message}")
+    entry = entries.declared_bad(job, error)
     return Step(job=job, effects=stop, changed_files=(event.index,), entries=(entry,))
 
 
@@ -326,6 +324,8 @@ def _start(job: Job, env: Environment) -> Step | None:
         return None
     if is_idle(job):
         return moves.idle(job, env)
+    if is_blocked_by_policy(job, env):
+        return moves.failed(job, no_bandwidth(env), env)
     return moves.new_run(moves.moved(job, Trigger.START, env), env)
 
 
@@ -353,7 +353,7 @@ def _deadline_reached(job: Job, env: Environment) -> Step | None:
             return reports.session_ended(job, SessionEnded(how="the server could not be told in time"))
         return Step(job=job, forget=True)
     if job.modified_at + env.job_inactivity_s <= env.now and job.closing is None:
-        return _cancel(job, env, Trigger.EXPIRE, "expired")
+        return _cancel(job, env, Trigger.EXPIRE, entries.expired(job, env.job_inactivity_s))
     if job.active_since is not None and due == job.active_since + _max_download_time(job, env) - job.active_s:
         limit_s = _max_download_time(job, env)
         failure = Failure(
@@ -366,8 +366,8 @@ def _deadline_reached(job: Job, env: Environment) -> Step | None:
     if job.state is JobState.TRANSIENT_ERROR:
         if job.no_progress_since is not None and (job.no_progress_since + job.settings.no_progress_timeout <= env.now):
             job = moves.moved(job, Trigger.FAIL, env)
-            text = "no progress for longer than no_progress_timeout"
-            return Step(job=job, entries=(Entry(kind="error", text=text),))
+            entry = entries.gave_up(job, "no progress for longer than no_progress_timeout")
+            return Step(job=job, entries=(entry,))
         return moves.enter_queue(job, Trigger.RETRY, env, "retry")
     return None
 
@@ -390,6 +390,19 @@ def _bandwidth_changed(job: Job, env: Environment) -> Step | None:
     if job.state is not JobState.QUEUED and not job.state.is_active:
         return None
     return moves.failed(job, no_bandwidth(env), env)
+
+
+def _with_bandwidth(step: Step, env: Environment) -> Step:
+    """What follows where other limits hold for the job now."""
+    following = _bandwidth_changed(step.job, env)
+    if following is None:
+        return step
+    return replace(
+        following,
+        effects=(*step.effects, *following.effects),
+        changed_files=(*step.changed_files, *following.changed_files),
+        entries=(*step.entries, *following.entries),
+    )
 
 
 def _recover(job: Job, env: Environment) -> Step | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from openbits.core import methods, notices
+from openbits.core import entries, methods, notices
 from openbits.core.blocking import is_blocked_by_policy, no_bandwidth
 from openbits.core.environment import Environment, is_blocked_by_network
 from openbits.core.events import (
@@ -101,8 +101,7 @@ def failed(job: Job, failure: Failure, env: Environment, *, patience_s: float | 
         retry_at=retry.at,
         no_progress_since=since,
     )
-    kind = "transient error" if retry.is_transient else "error"
-    entry = Entry(kind=kind, text=f"{failure.name}: {failure.message}")
+    entry = entries.failed(job, failure, is_transient=retry.is_transient)
     return Step(job=job, effects=stop, entries=(entry,))
 
 

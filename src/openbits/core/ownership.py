@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import assert_never
 
-from openbits.core import moves
+from openbits.core import entries, moves
 from openbits.core.environment import Environment, is_logged_on
 from openbits.core.events import (
     ChangeCredentials,
@@ -81,7 +81,7 @@ def change(job: Job, event: Wish, env: Environment) -> Step:
         case SetHelperFlags(flags=flags):
             if flags == job.helper_flags:
                 return Step(job=job)
-            entry = Entry(kind="changed", text=f"set: helper token flags {int(flags)}")
+            entry = entries.changed("helper token flags", f"set: helper token flags {int(flags)}")
             return replace(moves.restarted(replace(job, helper_flags=flags), env), entries=(entry,))
         case ChangeCredentials(implicit=implicit, explicit=explicit):
             changed = replace(job, implicit_credentials=implicit, explicit_credentials=explicit)
@@ -91,8 +91,7 @@ def change(job: Job, event: Wish, env: Environment) -> Step:
         case SetClientCertificate(certificate=certificate):
             return _restarted(job, replace(job, client_certificate=certificate), "client certificate", env)
         case SetNotifyCommand(command=command):
-            words = "none" if command is None else " ".join(command.arguments)
-            entry = Entry(kind="changed", text=f"set: notification command line {words}")
+            entry = entries.command_set(job, command)
             return Step(job=replace(job, notify_command=command), entries=(entry,))
         case SetCertificateValidator(asks=asks):
             if job.state is not JobState.SUSPENDED:
@@ -109,7 +108,7 @@ def _hide_headers(job: Job) -> Step:
     """H11: it always succeeds, whatever the job is doing; what is sent stays the same."""
     if job.headers_are_write_only:
         return Step(job=job)
-    entry = Entry(kind="changed", text="set: custom headers are write-only")
+    entry = entries.changed("custom headers", "set: custom headers are write-only")
     return Step(job=replace(job, headers_are_write_only=True), entries=(entry,))
 
 
@@ -117,7 +116,7 @@ def _restarted(before: Job, after: Job, what: str, env: Environment) -> Step:
     """A run that is under way begins again on the new terms; nothing happens where nothing has changed."""
     if after == before:
         return Step(job=after)
-    entry = Entry(kind="changed", text=f"set: {what}")
+    entry = entries.changed(what)
     return replace(moves.restarted(after, env), entries=(entry,))
 
 
@@ -133,7 +132,7 @@ def _change_owner(job: Job, event: ChangeOwner, env: Environment) -> Step:
         files[UPLOAD_INDEX] = replace(
             job.files[UPLOAD_INDEX], transferred=False, completed=False, bytes_transferred=0, bytes_total=None
         )
-    former = job.owner.name
+    entry = entries.owner_changed(job, event.owner)
     job = replace(
         moves.with_files(job, files),
         owner=event.owner,
@@ -146,7 +145,6 @@ def _change_owner(job: Job, event: ChangeOwner, env: Environment) -> Step:
         client_certificate=None,
         helper_flags=HelperFlag.NONE,
     )
-    entry = Entry(kind="owner changed", text=f"{event.owner.name} took the job over from {former}")
     step = _with_new_owner(job, env)
     return replace(step, changed_files=(*files, *step.changed_files), entries=(entry, *step.entries))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from openbits.core import entries
 from openbits.core.entrusted import wiped
 from openbits.core.environment import Environment, is_blocked_by_network
 from openbits.core.events import (
@@ -49,7 +50,7 @@ def answered(job: Job, answers: tuple[FileAnswered, ...], env: Environment) -> S
     if job.state.is_final or not answers:
         return None
     changed: dict[int, File] = {}
-    entries: list[Entry] = []
+    said: list[Entry] = []
     for answer in answers:
         file = changed.get(answer.index, job.part(answer.index))
         if file.transferred:
@@ -75,15 +76,18 @@ def answered(job: Job, answers: tuple[FileAnswered, ...], env: Environment) -> S
             demand=sized(file, answer.bytes_total),
         )
         if answer.restarted:
-            entries.append(Entry(kind="restarted", text=f"{file.local_name}: {answer.restarted}"))
+            said.append(Entry(kind="restarted", text=f"{file.local_name}: {answer.restarted}"))
     if job.state.is_active and answers[-1].run == job.run:
-        if job.state is JobState.CONNECTING:
+        if job.state is JobState.CONNECTING or changed:
             name = job.part(answers[0].index).remote_name or job.files[UPLOAD_INDEX].remote_name
-            text = f"the server answered for {public_url(name)}"
-            entries.append(Entry(kind="transferring", text=text))
+            more = f" and {len(answers) - 1} more" if len(answers) > 1 else ""
+            kind = "transferring" if job.state is JobState.CONNECTING else "file started"
+            text = f"the server answered for {public_url(name)}{more}"
+            indices = [answer.index for answer in answers]
+            said.append(entries.started(with_files(job, changed), indices, text, kind=kind))
         job = replace(moved(job, Trigger.ANSWERED, env), error=None)
     job = with_files(touched(job, env), changed)
-    return Step(job=job, changed_files=tuple(changed), entries=tuple(entries))
+    return Step(job=job, changed_files=tuple(changed), entries=tuple(said))
 
 
 def _is_believed(job: Job, file: File, run: int) -> bool:
@@ -134,11 +138,11 @@ def fetched(job: Job, event: FilesFetched, env: Environment) -> Step | None:
     if job.is_upload and UPLOAD_INDEX in changed:
         # The last thing that is told of an upload: no session is left to be gone on with, or to be cancelled.
         job = replace(job, upload_memory="")
-    entries: tuple[Entry, ...] = ()
+    said: tuple[Entry, ...] = (entries.fetched(job, tuple(changed)),)
     if (job.state.is_active or job.state is JobState.QUEUED) and not job.has_work:
         job = transferred(job, env)
-        entries = (Entry(kind="transferred", text="all files are transferred"),)
-    return Step(job=job, changed_files=tuple(changed), entries=entries)
+        said = (*said, Entry(kind="transferred", text="all files are transferred"))
+    return Step(job=job, changed_files=tuple(changed), entries=said)
 
 
 def _whole(size_bytes: int) -> tuple[ByteRange, ...]:
@@ -262,11 +266,10 @@ def finished(job: Job, event: FilesFinished, env: Environment) -> Step | None:
     """The files of a job that is being ended have been renamed or deleted."""
     if job.closing is None:
         return None
-    left_over = f"; left behind: {', '.join(event.left_over)}" if event.left_over else ""
     if job.closing is Closing.CANCEL:
         result = "BG_S_UNABLE_TO_DELETE_FILES" if event.left_over else "S_OK"
         job = replace(job, closing=None, result=result, ended_at=env.now)
-        return Step(job=job, entries=(Entry(kind="cleaned", text=f"temporary files deleted{left_over}"),))
+        return Step(job=job, entries=entries.cleaned(job, event.left_over))
     changed = {index: replace(job.part(index), completed=True, validation=True) for index in event.renamed}
     job = with_files(job, changed)
     if event.failed:
@@ -283,5 +286,5 @@ def finished(job: Job, event: FilesFinished, env: Environment) -> Step | None:
         result = "S_OK"
     job = moved(touched(job, env), Trigger.COMPLETED, env)
     job, bared = wiped(replace(job, closing=None, result=result, ended_at=env.now))
-    entry = Entry(kind="completed", text=f"completed: {result}{left_over}")
-    return Step(job=job, changed_files=tuple({**dict.fromkeys(bared), **changed}), entries=(entry,))
+    said = entries.completed(job, result, event.left_over)
+    return Step(job=job, changed_files=tuple({**dict.fromkeys(bared), **changed}), entries=said)

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from openbits.core import moves
+from openbits.core import entries, moves
 from openbits.core.environment import Environment
-from openbits.core.events import Entry, SetReplyName, Step
+from openbits.core.events import SetReplyName, Step
 from openbits.core.model import DAY_S, File, Job, JobState, JobType
 from openbits.core.names import temporary_name
 from openbits.core.states import Trigger, next_state
@@ -65,7 +65,7 @@ def set_reply_name(job: Job, event: SetReplyName, env: Environment) -> Step:
     job = replace(moves.touched(job, env), reply=reply)
     if job.was_resumed:
         job = with_reply_name(job)
-    entry = Entry(kind="changed", text=f"set: reply file name {event.local_name or '(generated)'}")
+    entry = entries.changed("reply file name", f"set: reply file name {event.local_name or '(generated)'}")
     return replace(moves.restarted(job, env), entries=(entry,))
 
 

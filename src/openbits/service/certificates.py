@@ -78,6 +78,7 @@ class CertificateCalls:
     async def _change(self, caller: Caller, job_id: str, certificate: ClientCertificate | None) -> Outcome:
         def apply(draft: Draft) -> Outcome:
             job = self._owned(caller, draft.get(job_id))
+            draft.by = caller
             is_nothing = certificate is None and job.client_certificate is None
             changed = draft.apply(job_id, SetClientCertificate(certificate=certificate))
             assert changed is not None, "the job was there a moment ago"

@@ -40,6 +40,7 @@ class CredentialCalls:
 
         def apply(draft: Draft) -> Outcome:
             job = self._must_own(caller, draft.get(job_id))
+            draft.by = caller
             changed = draft.apply(job_id, change_credentials(job, slot, implicit=not sealed, sealed=sealed))
             assert changed is not None
             return Outcome(result="S_OK", job=changed)
@@ -53,6 +54,7 @@ class CredentialCalls:
 
         def apply(draft: Draft) -> Outcome:
             job = self._must_own(caller, draft.get(job_id))
+            draft.by = caller
             was_set = slot in job.implicit_credentials or any(each.slot == slot for each in job.explicit_credentials)
             changed = draft.apply(job_id, change_credentials(job, slot))
             assert changed is not None

@@ -28,6 +28,7 @@ class HeaderCalls:
 
         def apply(draft: Draft) -> Outcome:
             self._owned(caller, draft.get(job_id))
+            draft.by = caller
             changed = draft.apply(job_id, SetHeaders(sealed=sealed))
             assert changed is not None
             return Outcome(result="S_OK", job=changed)
@@ -59,6 +60,7 @@ class HeaderCalls:
 
         def apply(draft: Draft) -> Outcome:
             self._owned(caller, draft.get(job_id))
+            draft.by = caller
             changed = draft.apply(job_id, HideHeaders())
             assert changed is not None
             return Outcome(result="S_OK", job=changed)

@@ -18,10 +18,13 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from openbits.core import entries as said
+from openbits.core.entries import Process
 from openbits.core.environment import Environment
+from openbits.core.eventlog import Level, level_of
 from openbits.core.events import Effect, Entry, Event, FilesFinished, FinishFiles, Step
 from openbits.core.lifecycle import apply
-from openbits.core.model import Closing, Job, Owner
+from openbits.core.model import Caller, Closing, Job, Owner
 from openbits.core.proxies import AccountProxy
 from openbits.errors import BitsError
 from openbits.service.records import EventRecord
@@ -34,6 +37,8 @@ log = logging.getLogger(__name__)
 RETRY_FULL_STORE_S = 5.0
 MAX_CHANGES_PER_COMMIT = 2000
 EVENTS_BETWEEN_PRUNES = 1000
+VERBOSE_EVENTS = "verbose_events"
+"""The setting of the machine that lets verbose events be written down (B44); without it they are left out."""
 _CLOSINGS = frozenset(closing.value for closing in Closing)
 
 _T = TypeVar("_T")
@@ -74,6 +79,10 @@ class Draft:
         self.changed_files: dict[str, set[int]] = {}
         self.created: set[str] = set()
         self.entries: list[tuple[str, Entry]] = []
+        self.notes: list[tuple[int, Entry]] = []
+        """Entries that are about no job, with the uid of the account that they concern."""
+        self.by: Caller | None = None
+        """Whose call this change is, once it is known that he may make it; the event log says so."""
         self.effects: list[Effect] = []
         self.outbox: dict[str, Closing | None] = {}
         """What is left to be done with a job's files after this change; None: nothing any more."""
@@ -100,16 +109,21 @@ class Draft:
             return self.machine[name]
         return self._below.machine_setting(name) if self._below is not None else self._kept_machine.get(name)
 
-    def create(self, job: Job) -> None:
-        """Add a new job."""
+    def create(self, job: Job, process: Process | None = None) -> None:
+        """Add a new job, which this process has asked for."""
         self.written[job.id] = job
         self.created.add(job.id)
         self.changed_files[job.id] = set(range(len(job.files)))
-        self.note(job.id, Entry(kind="created", text=f"created by {job.owner.name}: {job.settings.name}"))
+        self._say(job, (said.created(job, process or Process()),))
 
     def note(self, job_id: str, entry: Entry) -> None:
         """Add an entry to the event log of a job that this change sees."""
         self.entries.append((job_id, entry))
+
+    def _say(self, before: Job, entries: Sequence[Entry]) -> None:
+        if self.by is not None and entries:
+            entries = said.attributed(before, entries, self.by)
+        self.entries.extend((before.id, entry) for entry in entries)
 
     def created_jobs(self) -> Iterator[Job]:
         """Yield the jobs that this change, and those before it in the transaction, have added."""
@@ -130,10 +144,11 @@ class Draft:
             return job
         if isinstance(event, FilesFinished):
             self.outbox[job_id] = None
-        self._take(job_id, step)
+        self._take(job, step)
         return step.job
 
-    def _take(self, job_id: str, step: Step) -> None:
+    def _take(self, before: Job, step: Step) -> None:
+        job_id = before.id
         if step.forget:
             self.written[job_id] = None
         else:
@@ -141,7 +156,7 @@ class Draft:
             # A reply is written down with its job.
             own = range(len(step.job.files))
             self.changed_files.setdefault(job_id, set()).update(i for i in step.changed_files if i in own)
-        self.entries.extend((job_id, entry) for entry in step.entries)
+        self._say(before, step.entries)
         self.effects.extend(step.effects)
         for effect in step.effects:
             if isinstance(effect, FinishFiles):
@@ -154,6 +169,7 @@ class Draft:
             self.changed_files.setdefault(job_id, set()).update(indices)
         self.created |= other.created
         self.entries += other.entries
+        self.notes += other.notes
         self.effects += other.effects
         self.outbox.update(other.outbox)
         self.proxies.update(other.proxies)
@@ -248,6 +264,12 @@ class Ledger:
         if self._room_timer is None:
             self._wake.set()
 
+    def record(self, entry: Entry, *, owner_uid: int = 0) -> None:
+        """Write an entry into the event log that is about no job; administrators see it, and that account."""
+        self._changes.append(_Change(lambda draft: draft.notes.append((owner_uid, entry)), None))
+        if self._room_timer is None:
+            self._wake.set()
+
     @property
     def is_quiet(self) -> bool:
         """Whether nothing waits to be written."""
@@ -278,7 +300,7 @@ class Ledger:
                 continue
             total.absorb(draft)
             batch.append(change)
-        has_changes = total.written or total.entries or total.proxies or total.machine
+        has_changes = total.written or total.entries or total.notes or total.proxies or total.machine
         if has_changes or total.promised or total.kept:
             events = self._records(total)
             try:
@@ -331,7 +353,10 @@ class Ledger:
     def _records(self, total: Draft) -> list[EventRecord]:
         env = total.env
         records = []
+        has_verbose = bool(self.machine.get(VERBOSE_EVENTS))
         for job_id, entry in total.entries:
+            if entry.event_id and not has_verbose and level_of(entry.event_id) is Level.VERBOSE:
+                continue
             job = total.get(job_id)
             known = job or self.jobs.get(job_id)
             if known is not None:
@@ -348,6 +373,21 @@ class Ledger:
                         fields=entry.fields,
                     )
                 )
+        for owner_uid, entry in total.notes:
+            if not has_verbose and level_of(entry.event_id, entry.kind) is Level.VERBOSE:
+                continue
+            records.append(
+                EventRecord(
+                    id=next(self._event_ids),
+                    time=env.now,
+                    kind=entry.kind,
+                    job_id="",
+                    text=entry.text,
+                    owner_uid=owner_uid,
+                    event_id=entry.event_id,
+                    fields=entry.fields,
+                )
+            )
         return records
 
     def _batch(self, total: Draft, events: Iterable[EventRecord]) -> Batch:

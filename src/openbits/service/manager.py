@@ -27,7 +27,7 @@ from openbits.core.events import (
     SetValidation,
     Suspend,
 )
-from openbits.core.model import Caller, File, Job, JobState, JobType, Owner, Settings
+from openbits.core.model import Caller, File, Job, JobState, JobType, Owner, Priority, Settings
 from openbits.core.settings import OWNERS_ALONE, STEERING, SettingsWindow, change_settings, take_headers
 from openbits.core.why import Gate, gate_of
 from openbits.errors import BitsError
@@ -37,7 +37,9 @@ from openbits.service.feed import Feed, Record, Subscription
 from openbits.service.helpertokens import HelperTokens
 from openbits.service.intake import Intake, Places, has_local_sources, places_of, refuse_local_source
 from openbits.service.ledger import Draft, Ledger
+from openbits.service.processes import process_of
 from openbits.service.records import EventRecord
+from openbits.service.refusals import Refusals
 from openbits.service.runs import Conductor
 from openbits.service.sealing import renamed, sealed_files, sealed_headers
 from openbits.service.secrets import Secrets
@@ -64,6 +66,8 @@ class Parts:
     health: Callable[[Caller], list[CheckResult]]
     background_running: Callable[[], int]
     statistics: Callable[[], dict[str, Any]]
+    limit_note: Callable[[Priority], str]
+    """What limits jobs of a priority now, for people."""
 
 
 class Manager:
@@ -73,11 +77,18 @@ class Manager:
         self._parts = parts
         self._ledger = parts.ledger
         self._intake = parts.intake
+        self._refusals = Refusals(
+            ledger=parts.ledger, quotas=lambda: parts.configuration().quotas, now=lambda: parts.environment().now
+        )
 
     # --- creating -------------------------------------------------------------------------------
 
     async def create_jobs(self, caller: Caller, jobs: Sequence[NewJob]) -> list[Job]:
         """Create jobs with their files, all or none; resumed ones are queued at once (M1, J2, J5)."""
+        with self._refusals.noted(caller):
+            return await self._create_jobs(caller, jobs)
+
+    async def _create_jobs(self, caller: Caller, jobs: Sequence[NewJob]) -> list[Job]:
         prepared = [self._prepare(caller, new) for new in jobs]
         account = caller.as_owner()
         await self._intake.check_places(caller, account, places_of((job.type, job.files) for job in prepared))
@@ -87,11 +98,14 @@ class Manager:
             elif new.resume:
                 await self._check_generated(caller, account, job)
 
+        process = process_of(caller)
+
         def create(draft: Draft) -> list[Job]:
+            draft.by = caller
             self._check_job_quota(draft, caller, len(prepared))
             created = []
             for job, new in zip(prepared, jobs, strict=True):
-                draft.create(replace(job, created_at=draft.env.now, modified_at=draft.env.now))
+                draft.create(replace(job, created_at=draft.env.now, modified_at=draft.env.now), process)
                 resumed = draft.apply(job.id, Resume()) if new.resume else draft.get(job.id)
                 assert resumed is not None
                 created.append(resumed)
@@ -149,6 +163,10 @@ class Manager:
 
     async def add_files(self, caller: Caller, job_id: str, files: Sequence[NewFile]) -> Outcome:
         """AddFileSet (J1, J2, J41)."""
+        with self._refusals.noted(caller):
+            return await self._add_files(caller, job_id, files)
+
+    async def _add_files(self, caller: Caller, job_id: str, files: Sequence[NewFile]) -> Outcome:
         job = self._changeable(caller, job_id)
         added = self._intake.checked_files(caller, job, files)
         places = places_of([(job.type, added)])
@@ -366,6 +384,8 @@ class Manager:
             trouble=self._parts.conductor.trouble(job_id),
             received_bytes=self.received_bytes(job),
         )
+        note = self._parts.limit_note(job.settings.priority) if job.state.is_active else ""
+        gate = replace(gate, sentence=f"{gate.sentence}; {note}") if note else gate
         way = self.way(job)
         return replace(gate, sentence=f"{gate.sentence}; it goes {way}") if way and job.state.is_active else gate
 
@@ -456,6 +476,7 @@ class Manager:
     def _in_draft(draft: Draft, caller: Caller, job_id: str) -> Job:
         job = access.existing(draft.get(job_id))
         access.may_change(caller, job.owner)
+        draft.by = caller
         return job
 
 

@@ -266,6 +266,7 @@ class Ownership:
     ) -> Outcome:
         def change(draft: Draft) -> Job:
             present = self._check(caller, draft.get(job.id))
+            draft.by = caller
             if [file.temporary_name for file in _parts(present)] != [file.temporary_name for file in _parts(job)]:
                 raise _JobChanged
             event = ChangeOwner(

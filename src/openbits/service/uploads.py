@@ -90,6 +90,7 @@ class Replies:
         def change(draft: Draft) -> Outcome:
             present = access.existing(draft.get(job_id))
             access.may_change(caller, present.owner)
+            draft.by = caller
             changed = draft.apply(job_id, event)
             assert changed is not None
             return Outcome(result="S_OK", job=changed)

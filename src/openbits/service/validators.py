@@ -197,6 +197,7 @@ class Validators:
         def change(draft: Draft) -> tuple[Job, int]:
             job = access.existing(draft.get(job_id))
             access.may_steer(caller, job)
+            draft.by = caller
             changed = draft.apply(job_id, SetCertificateValidator(asks=asks))
             assert changed is not None, "the job was there a moment ago"
             return changed, next(self._numbers)

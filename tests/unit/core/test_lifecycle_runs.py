@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from openbits.core.eventlog import FILE_STARTED
 from openbits.core.events import (
     FileCheckpoint,
     FilesFetched,
@@ -56,8 +57,9 @@ def test_the_servers_answer_begins_the_transfer() -> None:
     file = made.job.files[0]
     assert (file.bytes_total, file.resumable, file.response_headers) == (100, False, "HTTP/1.1 200 OK")
     assert made.changed_files == (0,)
-    assert len(made.entries) == 1
-    assert step(made.job, answer(made.job)).entries == (), "one line a run, not one a file"
+    [begun], [again] = made.entries, step(made.job, answer(made.job)).entries
+    assert (begun.kind, again.kind) == ("transferring", "file started")
+    assert begun.event_id == again.event_id == FILE_STARTED
 
 
 def test_a_file_that_begins_again_says_so_and_its_bytes_do_not_count_any_more() -> None:
