@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         ProxyUsage,
         TokenFlags,
     )
+    from openbits.client.notifications import Notification, NotificationEvent, NotifyCommandLine
     from openbits.client.peercaching import CacheRecord, Peer, PeerCacheAdministration, PeerCachingFlags
     from openbits.client.values import (
         LENGTH_TO_EOF,
@@ -94,6 +95,9 @@ __all__ = [
     "JobTimes",
     "JobType",
     "Manager",
+    "Notification",
+    "NotificationEvent",
+    "NotifyCommandLine",
     "NotifyFlags",
     "Owner",
     "Peer",
@@ -136,6 +140,9 @@ _MODULES = {
     "Job": "openbits.client.manager",
     "JobError": "openbits.client.manager",
     "Manager": "openbits.client.manager",
+    "Notification": "openbits.client.notifications",
+    "NotificationEvent": "openbits.client.notifications",
+    "NotifyCommandLine": "openbits.client.notifications",
     "Peer": "openbits.client.peercaching",
     "PeerCacheAdministration": "openbits.client.peercaching",
     "PeerCachingFlags": "openbits.client.peercaching",

@@ -12,6 +12,7 @@ from openbits.api import render, requests, wire
 from openbits.api.base import CALLER, HEARTBEAT_S, answer, event
 from openbits.api.certificate_handlers import CertificateHandlers
 from openbits.api.credential_handlers import CredentialHandlers
+from openbits.api.notification_handlers import NotificationHandlers
 from openbits.api.openapi import describe
 from openbits.api.ownership_handlers import OwnershipHandlers
 from openbits.api.peercaching_handlers import PeerCachingHandlers
@@ -28,6 +29,7 @@ EVENTS_PER_READ = 1000
 
 
 class Handlers(
+    NotificationHandlers,
     TokenHandlers,
     OwnershipHandlers,
     ProxyHandlers,
@@ -118,7 +120,7 @@ class Handlers(
         job = self._manager.get_job(caller, requests.job_id(request))
         headers = self._services.headers.shown(caller, job)
         has_validator = self._services.validators.is_there(job.id)
-        has_listener = False
+        has_listener = self._services.notifications.listeners.is_there(job.id)
         detail = render.job_detail(
             self._manager, job, caller, headers=headers, has_validator=has_validator, has_listener=has_listener
         )
@@ -205,9 +207,12 @@ class Handlers(
 
     async def why(self, request: web.Request) -> web.StreamResponse:
         """GET /v1/jobs/{job_id}/why."""
-        gate = self._manager.why(request[CALLER], requests.job_id(request))
+        job_id = requests.job_id(request)
+        gate = self._manager.why(request[CALLER], job_id)
         until = render.iso_time(gate.until) if gate.until is not None else None
-        return answer(wire.Why(gate=gate.gate, sentence=gate.sentence, until=until))
+        remark = self._services.notifications.remark(self._manager.get_job(request[CALLER], job_id))
+        sentence = f"{gate.sentence}; {remark}" if remark else gate.sentence
+        return answer(wire.Why(gate=gate.gate, sentence=sentence, until=until))
 
     # --- events ---------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from openbits.api import certificate_wire, peercaching_wire, wire
+from openbits.api import certificate_wire, notification_wire, peercaching_wire, wire
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,6 +243,59 @@ ROUTES: tuple[Route, ...] = (
         text="Answer a question about a server's certificate (4.6).",
         body=certificate_wire.CertificateAnswer,
         answer=wire.CallResult,
+    ),
+    Route(
+        method="POST",
+        path="/v1/notifications",
+        handler="listen",
+        text="Listen to jobs while the stream of notices is read: one stream for all jobs of a program (J18).",
+        answer=(notification_wire.ListeningBegun, notification_wire.NoticeOut, notification_wire.ListeningOver),
+        media_type="text/event-stream",
+    ),
+    Route(
+        method="POST",
+        path="/v1/notifications/{stream}/acknowledgements",
+        handler="acknowledge",
+        text="Answer a notice of one's stream (N4).",
+        body=notification_wire.AcknowledgementIn,
+        answer=wire.CallResult,
+    ),
+    Route(
+        method="PUT",
+        path=f"{_JOB}/notify-interface",
+        handler="set_notify_interface",
+        text="Let a stream hear of the job, also of what has happened already; the last that is set counts (J18, N5).",
+        body=notification_wire.NotifyInterfaceIn,
+        answer=wire.VerbResult,
+    ),
+    Route(
+        method="DELETE",
+        path=f"{_JOB}/notify-interface",
+        handler="clear_notify_interface",
+        text="Let no program hear of the job any more (J18).",
+        answer=wire.VerbResult,
+    ),
+    Route(
+        method="PUT",
+        path=f"{_JOB}/notify-command",
+        handler="set_notify_command",
+        text="Set what is run when the job is TRANSFERRED or in ERROR; the owner's alone (J30).",
+        body=notification_wire.NotifyCommandIn,
+        answer=wire.VerbResult,
+    ),
+    Route(
+        method="GET",
+        path=f"{_JOB}/notify-command",
+        handler="get_notify_command",
+        text="What is run when the job is TRANSFERRED or in ERROR (J30).",
+        answer=notification_wire.NotifyCommandState,
+    ),
+    Route(
+        method="DELETE",
+        path=f"{_JOB}/notify-command",
+        handler="clear_notify_command",
+        text="Run nothing; the owner's alone (J30).",
+        answer=wire.VerbResult,
     ),
     Route(
         method="POST",

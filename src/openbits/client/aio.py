@@ -19,7 +19,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import aclosing
 from typing import Any, Self, TypeVar
 
-from openbits.client import certificates
+from openbits.client import certificates, notifications
+from openbits.client.async_listening import AsyncListener
 from openbits.client.async_validation import AsyncValidator
 from openbits.client.calls import Call, Script, events_target, stream_request
 from openbits.client.cloaking import settle_security
@@ -28,6 +29,7 @@ from openbits.client.events import SILENCE_S, EventParser, Message, Reconnect, R
 from openbits.client.http1 import MalformedResponse, ResponseReader
 from openbits.client.identity import Identity, base_identity, is_impersonated_on_event_loop
 from openbits.client.job_operations import JobOperations
+from openbits.client.notifications import Notice, Notification, as_function
 from openbits.client.objects import (
     ErrorOperations,
     FileOperations,
@@ -102,6 +104,7 @@ class AsyncSession:
         self.endpoint = endpoint
         self._reserve: Reserve[AsyncConnection] = Reserve()
         self._pid = os.getpid()
+        self._listeners: dict[Identity, AsyncListener] = {}
 
     def __repr__(self) -> str:
         return f"<AsyncSession {self.endpoint!r}, {self._reserve.statistics()['idle']} idle>"
@@ -113,6 +116,26 @@ class AsyncSession:
         if isinstance(work, Call):
             return work.result(await self._exchange(work.encode(), caller, repeatable=work.repeatable))
         return await self._run(work, caller)
+
+    def listener(self, identity: Identity) -> AsyncListener:
+        """Return who hears what becomes of jobs, as `identity`: one connection for all jobs."""
+        found = self._listeners.get(identity)
+        if found is None:
+
+            async def open_stream(request: bytes) -> AsyncConnection:
+                self.check()
+                connection = await AsyncConnection.open(self.endpoint, identity)
+                try:
+                    await connection.send(request)
+                except StaleConnection as error:
+                    connection.close()
+                    raise broken_call("it closes every connection") from error
+                return connection
+
+            found = self._listeners[identity] = AsyncListener(
+                open_stream, lambda call: self.perform_apart(call, identity)
+            )
+        return found
 
     async def perform_apart(self, call: Call[T], identity: Identity) -> T:
         """Carry out a call on a connection of its own, which may outlive the session's; raises BitsError."""
@@ -143,7 +166,9 @@ class AsyncSession:
             )
 
     def close(self) -> None:
-        """Close the idle connections."""
+        """Close the idle connections, and those that hear of jobs."""
+        for listener in self._listeners.values():
+            listener.close()
         self._reserve.close()
 
     async def _run(self, script: Generator[Call[Any], Any, T], caller: Identity) -> T:
@@ -301,6 +326,41 @@ class Job(JobOperations[File, JobError, TokenOptions], Asynchronous):
             lambda call: session.perform_apart(call, identity),
         ).start()
         return Result.S_OK
+
+    def set_notify_interface(self, callback: object | None) -> Coroutine[Any, Any, Result]:
+        """Have this program told what becomes of the job; as openbits.Job's, awaited.
+
+        Coroutines are awaited, plain functions are called on the event loop. It is told as long as the loop runs.
+        """
+        return self._set_notify_interface(callback, self._call_identity())
+
+    async def _set_notify_interface(self, callback: object | None, identity: Identity) -> Result:
+        session = self._session
+        if callback is None:
+            result = await session.perform(notifications.clear_interface(self._id).then(result_of), identity)
+            session.listener(identity).clear(self._id)
+            return result
+        call = as_function(callback)
+
+        def tell(notice: Notice) -> Any:
+            index = notice.file_index
+            return call(
+                Notification(
+                    event=notice.event,
+                    job=self,
+                    error=None if notice.error is None else self._error(notice.error),
+                    file=None if index is None else self._file(index),
+                    file_index=index,
+                    ranges=notice.ranges,
+                )
+            )
+
+        session.check()
+        return await session.listener(identity).set(self._id, callback, tell)
+
+    def get_notify_interface(self) -> object | None:
+        """Return the callback that this manager has set for the job; as openbits.Job's, at once."""
+        return self._session.listener(self._call_identity()).callback_of(self._id)
 
     def events(self) -> AsyncGenerator[Event, None]:
         """Follow the job: first a snapshot of it, then every event and its progress, without end."""

@@ -18,6 +18,7 @@ from openbits.client.network_identity import (
     member,
     proxy_settings_from,
 )
+from openbits.client.notifications import NotificationOperations
 from openbits.client.objects import result_of
 from openbits.client.operations import operation
 from openbits.client.peercaching import PeerCachingJobOperations
@@ -52,7 +53,9 @@ ErrorT = TypeVar("ErrorT")
 TokenOptionsT = TypeVar("TokenOptionsT")
 
 
-class JobOperations(HttpOptionsOperations, PeerCachingJobOperations, Generic[FileT, ErrorT, TokenOptionsT]):
+class JobOperations(
+    HttpOptionsOperations, NotificationOperations, PeerCachingJobOperations, Generic[FileT, ErrorT, TokenOptionsT]
+):
     """IBackgroundCopyJob to IBackgroundCopyJob5 (inventory section 2)."""
 
     def __init__(self, session: Any, job_id: str) -> None:

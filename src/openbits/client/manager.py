@@ -6,12 +6,14 @@ import time
 from collections.abc import Callable, Collection, Generator
 from typing import Self
 
-from openbits.client import certificates
+from openbits.client import certificates, notifications
 from openbits.client.certificates import CertificateQuestion
 from openbits.client.cloaking import settle_security
 from openbits.client.discovery import Endpoint
 from openbits.client.events import EventStream
 from openbits.client.job_operations import JobOperations
+from openbits.client.listening import close_all, listener_of
+from openbits.client.notifications import Notice, Notification, as_function
 from openbits.client.objects import (
     ErrorOperations,
     FileOperations,
@@ -82,6 +84,48 @@ class Job(JobOperations[File, JobError, TokenOptions], Blocking):
         Validator(self._session, identity, self._id, judge).start()
         return Result.S_OK
 
+    def set_notify_interface(self, callback: object | None) -> Result:
+        """Have this program told what becomes of the job (J18, N1-N8), also of what has happened already.
+
+        `callback` is an object with some of the methods `job_transferred(job)`, `job_error(job, error)`,
+        `job_modification(job)`, `file_transferred(job, file)` and `file_ranges_transferred(job, file, ranges)`, or a
+        function that takes an openbits.Notification; None: nobody is told any more. Which of them are called the notify
+        flags say (`set_notify_flags`). They run in threads of their own, four at once in a process and one after the
+        other for each job. A callback that returns has taken note; one that raises is called again after a while, or
+        the job's command line is run in its place. It may take 120 seconds: after that the program counts as none until
+        it answers. The last program that is set counts, and only while it lives: BITS keeps no callbacks. A service
+        that is started anew is told of them again.
+        Raises E_NOINTERFACE (neither such an object nor a function), BG_E_INVALID_STATE (the job has ended).
+        """
+        identity = self._call_identity()
+        if callback is None:
+            result = self._session.perform(notifications.clear_interface(self._id).then(result_of), identity)
+            listener_of(self._session, identity).clear(self._id)
+            return result
+        call = as_function(callback)
+
+        def tell(notice: Notice) -> None:
+            index = notice.file_index
+            call(
+                Notification(
+                    event=notice.event,
+                    job=self,
+                    error=None if notice.error is None else self._error(notice.error),
+                    file=None if index is None else self._file(index),
+                    file_index=index,
+                    ranges=notice.ranges,
+                )
+            )
+
+        return listener_of(self._session, identity).set(self._id, callback, tell)
+
+    def get_notify_interface(self) -> object | None:
+        """Return the callback that this manager has set for the job, as long as it counts (J18); None for none.
+
+        Callbacks of other programs cannot be returned; `has_notify_interface` says whether there is any.
+        """
+        return listener_of(self._session, self._call_identity()).callback_of(self._id)
+
     def events(self) -> Generator[Event, None, None]:
         """Follow the job: first a snapshot of it, then every event and its progress, without end."""
         return _events(EventStream(self._session.pool, job_id=self._id, identity=self._call_identity()))
@@ -127,7 +171,8 @@ class Manager(ManagerOperations[Job], Blocking):
         self.close()
 
     def close(self) -> None:
-        """Close the connections; the manager may be used again."""
+        """Close the connections, and hear of no job any more; the manager may be used again."""
+        close_all(self._session)
         self._session.close()
 
     def _job(self, job_id: str) -> Job:

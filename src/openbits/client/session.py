@@ -19,6 +19,8 @@ class Session:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.pool = ConnectionPool(endpoint)
+        self.listeners: dict[Identity, Any] = {}
+        """Who hears what becomes of jobs, by identity: see `listening`, which not every program needs."""
 
     def __repr__(self) -> str:
         return f"<Session {self.pool!r}>"

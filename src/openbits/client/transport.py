@@ -6,6 +6,7 @@ if carrying it out twice is the same as once.  Everything that goes wrong here i
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
@@ -91,6 +92,11 @@ class Connection:
     def close(self) -> None:
         """Close the connection."""
         self._socket.close()
+
+    def shut_down(self) -> None:
+        """End the connection, also for a thread that reads from it; it is still to be closed."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def detach(self) -> socket.socket:
         """Give the socket away."""

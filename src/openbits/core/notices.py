@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import assert_never
 
 from openbits.core.events import FilesAnnounced, Noted, NoticeTaken, Step
-from openbits.core.model import File, Job, JobState, Notice
+from openbits.core.model import REPLY_INDEX, File, Job, JobState, Notice
 
 _OWING = {JobState.TRANSFERRED: Notice.TRANSFERRED, JobState.ERROR: Notice.ERROR}
 
@@ -47,9 +47,16 @@ def apply(job: Job, event: NoticeTaken | FilesAnnounced | Noted) -> Step | None:
 
 
 def _announced(job: Job, indices: tuple[int, ...]) -> Step | None:
-    files = list(job.files)
     changed: dict[int, File] = {}
     for index in indices:
-        if index < len(files) and files[index].transferred and not files[index].was_announced:
-            changed[index] = files[index] = replace(files[index], was_announced=True)
-    return Step(job=replace(job, files=tuple(files)), changed_files=tuple(changed)) if changed else None
+        if index < job.part_count and job.part(index).transferred and not job.part(index).was_announced:
+            changed[index] = replace(job.part(index), was_announced=True)
+    if not changed:
+        return None
+    reply, files = job.reply, list(job.files)
+    for index, file in changed.items():
+        if reply is not None and index == REPLY_INDEX:
+            reply = file
+        else:
+            files[index] = file
+    return Step(job=replace(job, files=tuple(files), reply=reply), changed_files=tuple(changed))

@@ -113,6 +113,18 @@ class Retention:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Notifications:
+    """[notifications]: how long may take what tells an owner of his jobs (section 4 of the inventory), in seconds."""
+
+    callback_limit_s: int = 120
+    """A program that listens and has not answered then counts as none, until it does."""
+    command_limit_s: int = 900
+    """A notification command line is ended then, with all that it has started."""
+    url_limit_s: int = 60
+    """A notify_url that has not answered then is tried again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Api:
     """[api]: what one client may cost."""
 
@@ -135,6 +147,7 @@ class Configuration:
     scheduler: Scheduler = field(default_factory=Scheduler)
     worker: Worker = field(default_factory=Worker)
     retention: Retention = field(default_factory=Retention)
+    notifications: Notifications = field(default_factory=Notifications)
     api: Api = field(default_factory=Api)
 
     def warnings(self) -> list[str]:
@@ -217,6 +230,7 @@ _SECTIONS: Final[dict[str, type]] = {
     "scheduler": Scheduler,
     "worker": Worker,
     "retention": Retention,
+    "notifications": Notifications,
     "api": Api,
 }
 
@@ -348,6 +362,11 @@ _KEYS: Final[dict[str, dict[str, Callable[[Any], Any]]]] = {
         "final_jobs_s": _whole(0),
         "events_s": _whole(0),
         "max_events": _whole(0, 100_000_000),
+    },
+    "notifications": {
+        "callback_limit_s": _whole(1, DAY_S),
+        "command_limit_s": _whole(1, DAY_S),
+        "url_limit_s": _whole(1, 3600),
     },
     "api": {
         "max_body_bytes": _whole(64 * 1024, 2**30),

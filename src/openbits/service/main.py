@@ -121,6 +121,7 @@ async def _serve(options: argparse.Namespace, channel: Channel) -> int:
     # Streams would go on for ever, and the server waits for what it has begun to answer.
     runtime.feed.close()
     runtime.validators.close()
+    runtime.notifications.close()
     await server.close()
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(STOP_TIMEOUT_S):
@@ -139,6 +140,7 @@ def _server(options: argparse.Namespace, runtime: Runtime) -> tuple[ApiServer, s
     accounts = Accounts(lambda: runtime.account_rules, runtime.administrators_gid)
     limits = runtime.configuration.api
     handlers = Handlers(runtime.services, accounts, mode=options.mode, read_timeout_s=float(limits.read_timeout_s))
+    runtime.notifications.messengers.body_of = handlers.url_body
     if options.listen_fd is not None:
         sock = socket.socket(fileno=options.listen_fd)
     else:

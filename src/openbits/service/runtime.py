@@ -47,9 +47,12 @@ from openbits.service.logon.logon import Logon
 from openbits.service.logon.people import People
 from openbits.service.logon.source import make_source
 from openbits.service.manager import Manager, Parts
+from openbits.service.messengers import Messengers
 from openbits.service.mounts import Paths
 from openbits.service.network import HostsFile, NetworkWatcher
 from openbits.service.networkmanager import NetworkManager
+from openbits.service.notifications import Notifications
+from openbits.service.notifycommands import NotifyCommandCalls
 from openbits.service.ownership import Ownership
 from openbits.service.peercaching import PeerCaching
 from openbits.service.policies import Policies, owners_of
@@ -156,6 +159,15 @@ class Runtime:
             implicit=implicit, proxies=self.proxies, secrets=secrets, rules=lambda: self.account_rules
         )
         self.validators = Validators(self.ledger)
+        self.notifications = Notifications(
+            ledger=self.ledger,
+            messengers=Messengers(pool=self.pool, terms=terms, limits=lambda: self.configuration.notifications),
+            tasks=self._tasks,
+            limits=lambda: self.configuration.notifications,
+            rules=lambda: self.account_rules,
+            is_logged_on=self.logon.is_logged_on,
+            commands_forbidden=self._commands_forbidden,
+        )
         self.conductor = Conductor(
             pool=self.pool,
             tokens=self.tokens,
@@ -232,6 +244,8 @@ class Runtime:
             certificates=CertificateCalls(self.ledger, self.pool),
             credentials=CredentialCalls(self.ledger, secrets),
             headers=HeaderCalls(self.ledger, secrets),
+            notifications=self.notifications,
+            notify_commands=NotifyCommandCalls(self.ledger),
             manager=self.manager,
             ownership=self.ownership,
             peer_caching=PeerCaching(self.ledger, lambda: self.policies.peer_caching, is_system=is_system),
@@ -281,6 +295,7 @@ class Runtime:
         # Only now, when it is known what there is: a job that ran before must not start before its betters.
         self._starting = False
         self._take_note(dict(self.ledger.jobs))
+        self.notifications.start()
 
     async def stop(self, exit_status: int) -> None:
         """Stop all transfers so that nothing received is lost, write everything down, tell the monitor."""
@@ -288,6 +303,7 @@ class Runtime:
         self.logon.close()
         self.policies.close()
         self.dispatcher.close()
+        self.notifications.close()
         self._deadlines.close()
         self.feed.close()
         await self.conductor.stop_all()
@@ -310,6 +326,7 @@ class Runtime:
         self._administrators = (0.0, None)
         self.conductor.configuration = configuration
         self._take_note(dict(self.ledger.jobs))
+        self.notifications.look_again()
 
     # --- conditions -------------------------------------------------------------------------------------
 
@@ -345,6 +362,9 @@ class Runtime:
             self._administrators = (now + GROUP_CACHE_S, gid)
         return self._administrators[1]
 
+    def _commands_forbidden(self) -> str:
+        return "" if self.policies.allows_notification_commands() else "a policy of the machine forbids it"
+
     def _limits(self) -> Limits:
         scheduler = self.configuration.scheduler
         return Limits(
@@ -361,6 +381,7 @@ class Runtime:
                 self.ledger.post(job_id, NetworkChanged())
         if connected:
             self.farewells.try_again()
+            self.notifications.network_is_back()
 
     def _end_waits_for_network(self) -> None:
         """The network came back while no service ran: nobody else tells those who wait for it, without a timer (R3)."""
@@ -374,6 +395,7 @@ class Runtime:
         """Other limits, or other hours: they hold at once, for jobs that are under way, too."""
         if self._starting or self._stopping:
             return
+        self.notifications.look_again()
         self._apply_bandwidth()
         self._take_note(dict(self.ledger.jobs))
 
@@ -418,6 +440,7 @@ class Runtime:
             self.farewells.try_again()
         for uid in gone:
             self.pool.account_left(uid)
+        self.notifications.logon_changed(came, gone)
         if not self._starting:
             self.dispatcher.take_note(queued)
 
@@ -435,6 +458,7 @@ class Runtime:
     def _committed(self, committed: Committed) -> None:
         self.tokens.take_note(committed.before, committed.after)
         self.validators.take_note(committed.before, committed.after)
+        self.notifications.take_note(committed.before, committed.after)
         for effect in committed.effects:
             match effect:
                 case StopRun():
@@ -481,6 +505,7 @@ class Runtime:
     # --- progress ---------------------------------------------------------------------------------------
 
     def _moved(self, job_id: str) -> None:
+        self.notifications.progressed(job_id)
         if not len(self.feed):
             return
         self._moving.add(job_id)
@@ -517,6 +542,7 @@ class Runtime:
             **self.dispatcher.statistics(),
             **self.conductor.statistics(),
             **self.farewells.statistics(),
+            **self.notifications.statistics(),
             **self.tickets.statistics(),
             **self.tokens.statistics(),
             **self.validators.statistics(),

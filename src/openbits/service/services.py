@@ -9,6 +9,8 @@ from openbits.service.credentials import CredentialCalls
 from openbits.service.headers import HeaderCalls
 from openbits.service.helpertokens import HelperTokens
 from openbits.service.manager import Manager
+from openbits.service.notifications import Notifications
+from openbits.service.notifycommands import NotifyCommandCalls
 from openbits.service.ownership import Ownership
 from openbits.service.peercaching import PeerCaching
 from openbits.service.proxies import AccountProxies
@@ -24,6 +26,8 @@ class Services:
     certificates: CertificateCalls
     credentials: CredentialCalls
     headers: HeaderCalls
+    notifications: Notifications
+    notify_commands: NotifyCommandCalls
     ownership: Ownership
     peer_caching: PeerCaching
     proxies: AccountProxies

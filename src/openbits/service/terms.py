@@ -109,6 +109,11 @@ class Terms:
             uses_netrc=job.settings.use_netrc and account.identity.uid == job.owner.identity.uid,
         )
 
+    async def proxy(self, job: Job, account: Owner) -> ProxySpec:
+        """Return whose proxies `account` goes by for `job`, where nothing is sent that proves who asks."""
+        kind, _ = kind_of(account.identity.uid, account.name, self._rules())
+        return await self._proxies.spec(job, replace(account, kind=kind))
+
     def health(self, jobs: Iterable[Job]) -> tuple[bool, str]:
         """How that is kept which jobs were entrusted with, and whether this key opens it; for people."""
         is_well, text = self._secrets.health()
