@@ -81,12 +81,17 @@ class CallBusName:
     arguments: tuple[str, ...]
     """What the method is told beside the job's id, as strings."""
     limit_s: float
+    on_system_bus: bool = False
+    """Where service accounts have their programs; people have theirs on the bus of their session."""
 
 
 @SERVICE_TO_WORKER.frame
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PostNotice:
-    """POST a JSON text to a URL with this account's rights; the answer is NoticeEnded."""
+    """POST a JSON text to a URL with this account's rights; the answer is NoticeEnded.
+
+    It proves nothing of the account's: the certificate of `tls` is not shown.
+    """
 
     operation: int
     url: str
@@ -94,6 +99,8 @@ class PostNotice:
     limit_s: float
     proxy: ProxySpec = field(default_factory=ProxySpec)
     tls: TlsSpec = field(default_factory=TlsSpec)
+    transfer: int = 0
+    """Under which number an evaluator is asked for where a PAC script decides (EvaluatorWanted); 0: there is none."""
 
 
 @SERVICE_TO_WORKER.frame

@@ -18,6 +18,7 @@ from openbits.frames.channel import Channel, ChannelClosed
 from openbits.frames.network import TlsSpec
 from openbits.frames.operations import (
     AdoptFile,
+    CallBusName,
     CheckDirectories,
     CheckSources,
     CopyFile,
@@ -32,6 +33,7 @@ from openbits.frames.operations import (
     OperationResults,
     PathPoint,
     PathsWalked,
+    PostNotice,
     RenameFiles,
     SyncDirectories,
     TakeTickets,
@@ -61,6 +63,7 @@ from openbits.worker.evaluator import become_evaluator
 from openbits.worker.failure import MESSAGE_LIMIT
 from openbits.worker.helper import Helper
 from openbits.worker.loop import READABLE, WRITABLE, Loop, Timer
+from openbits.worker.notices import Notices
 from openbits.worker.opener import Opener
 from openbits.worker.operations import check_directories, delete_files, rename_files
 from openbits.worker.pacscript import Scripts
@@ -98,6 +101,7 @@ class Worker:
         self._tickets = Tickets(self._loop)
         self._scripts = Scripts(self._loop, make_engine=lambda: Engine(self._loop), on_unexpected=self._on_unexpected)
         self._tools = Tools(self._loop, self._syncer, self._reader, self._pipe, self._tickets, self._scripts)
+        self._notices = Notices(self._tools, self._send, on_unexpected=self._on_unexpected)
         self._engines: dict[tuple[bool, bool, bool, TlsSpec], Engine] = {}
         self._transfers: dict[int, Transfer] = {}
         self._operations: dict[int, list[RenameFiles | DeleteFiles]] = {}
@@ -123,6 +127,7 @@ class Worker:
             raise self._unexpected
         if self._evaluator_fd is not None:
             become_evaluator(self._evaluator_fd)
+        self._notices.close()
         self._scripts.close()
         for engine in self._engines.values():
             engine.close()
@@ -227,6 +232,8 @@ class Worker:
                 self._give(lambda: open_for_upload(message), by=self._sources)
             case CopyFile():
                 self._give(lambda: copy_file(message), by=self._sources)
+            case CallBusName() | PostNotice():
+                self._notices.deliver(message)
             case SyncDirectories():
                 self._operate(message.operation, lambda: sync_directories(message.paths), by=self._adopter)
             case RenameFiles() | DeleteFiles():
@@ -271,7 +278,7 @@ class Worker:
         transfer = self._transfers.get(message.transfer)
         if transfer is not None:
             transfer.receive_evaluator(message, fd)
-        elif fd is not None:
+        elif not self._notices.receive_evaluator(message, fd) and fd is not None:
             os.close(fd)
 
     def _start(self, settings: StartTransfer) -> None:
