@@ -15,7 +15,9 @@ from openbits.core.policy import BACKGROUND, BITS_PER_KILOBIT, Policy, PriorityL
 from openbits.core.schedules import Hours, local_time, next_change
 
 BURST_S: Final = 0.25
-"""What was not used is kept for so long: a burst is no longer."""
+"""What was not used is kept for so long: a burst is no longer …"""
+LEAST_BURST_BYTES: Final = 2048
+"""… or no larger than this, where that is next to nothing."""
 BITS_PER_BYTE: Final = 8
 
 
@@ -126,7 +128,7 @@ class Bucket:
     @property
     def most_bytes(self) -> float:
         """What it holds."""
-        return self.bytes_per_s * BURST_S
+        return max(LEAST_BURST_BYTES, self.bytes_per_s * BURST_S)
 
     def filled(self, now: float) -> Bucket:
         """As it is now."""
@@ -143,5 +145,5 @@ class Bucket:
 
     def at_rate(self, bytes_per_s: float) -> Bucket:
         """The same bucket under another limit: nobody pays for longer than a second for what was allowed before."""
-        level = max(-bytes_per_s, min(self.level_bytes, bytes_per_s * BURST_S))
+        level = max(-bytes_per_s, self.level_bytes)
         return replace(self, bytes_per_s=bytes_per_s, level_bytes=level)

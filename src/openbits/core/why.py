@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, assert_never
 
+from openbits.core.blocking import is_blocked_by_policy, waits_for_policy
 from openbits.core.environment import Environment, is_blocked_by_network, is_logged_on
 from openbits.core.failing import DISK_IS_FULL
 from openbits.core.model import UPLOAD_INDEX, Closing, Job, JobState, Owner, Priority
@@ -50,7 +51,7 @@ def gate_of(job: Job, env: Environment, *, ahead: int, trouble: str, received_by
             message = job.error.message if job.error else "an error"
             return Gate(gate="error", sentence=f"it failed: {message}; 'bits resume' tries again")
         case JobState.TRANSIENT_ERROR:
-            return _transient(job)
+            return _transient(job, env)
         case JobState.TRANSFERRED:
             return Gate(gate="complete", sentence=_transferred(job))
         case JobState.ACKNOWLEDGED:
@@ -105,8 +106,12 @@ def _logged_off(owner: Owner, env: Environment) -> str:
     return f"its owner {owner.name} is logged off: it goes on at the next log-on"
 
 
-def _transient(job: Job) -> Gate:
+def _transient(job: Job, env: Environment) -> Gate:
     error = job.error
+    if waits_for_policy(job) and is_blocked_by_policy(job, env):
+        source = f" ({env.blocked_by})" if env.blocked_by else ""
+        sentence = f"a policy leaves {job.settings.priority.name} jobs no bandwidth now{source}"
+        return Gate(gate="policy", sentence=sentence, until=env.blocked_until)
     if error is None:
         return Gate(gate="retry", sentence="it waits to be tried again", until=job.retry_at)
     if job.retry_at is None:

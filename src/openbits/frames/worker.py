@@ -109,7 +109,9 @@ class StartTransfer:
     http_method: str = ""
     """H10: with which method files are fetched; empty: GET. Uploads have methods of their own."""
     is_paced: bool = False
-    """Whether what is received or sent has to be leased first (LeaseWanted): a bandwidth limit is in force."""
+    """Whether what is received or sent has to be leased (LeaseWanted): a bandwidth limit is in force."""
+    window_bytes: int = 0
+    """How much room the connections of a paced transfer have for what comes unasked; 0: as much as they like."""
     acl_flags: int = 0
     """J42: what of a file:// source is kept: 1 owner, 2 group, 4 access control list, 8 extended attributes."""
     takes_handles: bool = False
@@ -213,12 +215,14 @@ class SetPace:
 
     transfer: int
     is_paced: bool
+    window_bytes: int = 0
+    """See StartTransfer."""
 
 
 @SERVICE_TO_WORKER.frame
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
-    """So many more bytes a transfer may receive or send: the answer to LeaseWanted, as soon as there are any."""
+    """The answer to LeaseWanted, as soon as there is something to lend: all that was asked for, or a part of it."""
 
     transfer: int
     granted_bytes: int
@@ -352,7 +356,11 @@ class UploadMoved:
 @WORKER_TO_SERVICE.frame
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseWanted:
-    """A paced transfer could receive or send so many bytes now; answered by Lease, and not repeated before that."""
+    """A paced transfer owes so many bytes, or wants some ahead; answered by Lease, and not repeated before that.
+
+    But once more when the transfer ends, instead of what it asked for last: what it still owes then, or, as a negative
+    number, what it gives back.
+    """
 
     transfer: int
     wanted_bytes: int

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from dataclasses import replace
 
 from openbits.core.events import (
     AskForPieces,
@@ -26,7 +27,7 @@ from openbits.core.events import (
 from openbits.core.events import FileRedirected as Redirected
 from openbits.core.events import UploadMoved as SessionMoved
 from openbits.core.lifecycle import unfinished
-from openbits.core.model import UPLOAD_INDEX, AccountKind, Identity, Job
+from openbits.core.model import UPLOAD_INDEX, AccountKind, Identity, Job, Priority
 from openbits.errors import BitsError, ErrorContext, is_failure
 from openbits.frames.worker import (
     CertificateJudged,
@@ -35,6 +36,7 @@ from openbits.frames.worker import (
     FileReceived,
     FileRedirected,
     FileWanted,
+    LeaseWanted,
     ProxyChosen,
     StopTransfer,
     TransferBroken,
@@ -44,6 +46,7 @@ from openbits.frames.worker import (
     UploadKept,
     UploadMoved,
 )
+from openbits.service.bandwidth import Broker
 from openbits.service.configuration import Configuration
 from openbits.service.evaluators import Evaluators
 from openbits.service.finishing import finish_files
@@ -94,6 +97,7 @@ class Conductor:
         tokens: HelperTokens,
         terms: Terms,
         validators: Validators,
+        broker: Broker,
         configuration: Configuration,
         tasks: Tasks,
         jobs: Mapping[str, Job],
@@ -105,6 +109,7 @@ class Conductor:
         self._tokens = tokens
         self._terms = terms
         self._validators = validators
+        self._broker = broker
         self.configuration = configuration
         self._tasks = tasks
         self._jobs = jobs
@@ -158,6 +163,12 @@ class Conductor:
         run = self._runs.get(effect.job_id)
         if run is not None:
             self._stop(run, STOP_PATIENCE_S if effect.patience_s is None else effect.patience_s)
+
+    def change_priority(self, job_id: str, priority: Priority) -> None:
+        """The job has another priority: other limits hold for a run that is under way."""
+        run = self._runs.get(job_id)
+        if run is not None:
+            self._broker.change(run.number, priority)
 
     def interrupt(self, uids: Collection[int], patience_s: float) -> None:
         """Stop at once what runs for or as these accounts, which have logged off, and hurry what is stopping.
@@ -316,7 +327,9 @@ class Conductor:
 
     def _hand_over(self, run: Run, worker: Worker, job: Job, terms: NetworkTerms) -> None:
         start = start_of(run.number, job, terms, self.configuration, takes_handles=run.hand_over is not None)
-        worker.send(start)
+        # Its priority may be another one by now; until here nobody would have told the worker.
+        pacing = self._broker.open(run.number, (self._jobs.get(run.job_id) or job).settings.priority, worker.send)
+        worker.send(replace(start, is_paced=pacing.is_paced, window_bytes=pacing.window_bytes))
         worker.knows_secrets = worker.knows_secrets or terms.has_passwords
         for credential in terms.credentials:
             for part in credential.frames(run.number):
@@ -378,6 +391,8 @@ class Conductor:
             case FileRedirected(index=index, remote_name=name) if leads_elsewhere(message, job):
                 if is_reported(message, job):
                     self._post(run.job_id, Redirected(run=run.run, index=index, remote_name=name))
+            case LeaseWanted(wanted_bytes=wanted):
+                self._broker.want(run.number, wanted)
             case EvaluatorWanted() if run.worker is not None:
                 self._evaluators.want(run.number, run.worker, run.worker.identity)
             case ProxyChosen(way=way):
@@ -454,6 +469,7 @@ class Conductor:
         if run.stop_timer is not None:
             run.stop_timer.cancel()
         self._evaluators.end(run.number)
+        self._broker.close(run.number)
         if run.hand_over is not None:
             run.hand_over.close()
         if self._runs.get(run.job_id) is run:

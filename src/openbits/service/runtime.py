@@ -30,6 +30,7 @@ from openbits.core.model import AccountKind, Job, JobState
 from openbits.core.schedule import Limits
 from openbits.errors import BitsError
 from openbits.frames.channel import Channel
+from openbits.service.bandwidth import Broker
 from openbits.service.certificates import CertificateCalls
 from openbits.service.clock import SteadyClock
 from openbits.service.configuration import Configuration, account_rules
@@ -136,6 +137,7 @@ class Runtime:
             on_change=self._policy_changed,
         )
         self.feed = Feed()
+        self.broker = Broker(lambda: self.policies.in_force().limits)
         self.pool = WorkerPool(
             monitor,
             idle_s=configuration.worker.idle_s,
@@ -173,6 +175,7 @@ class Runtime:
             tokens=self.tokens,
             terms=terms,
             validators=self.validators,
+            broker=self.broker,
             configuration=configuration,
             tasks=self._tasks,
             jobs=self.ledger.jobs,
@@ -230,6 +233,7 @@ class Runtime:
                 ),
                 background_running=lambda: self.dispatcher.background_running,
                 statistics=self.statistics,
+                limit_note=self.policies.limit_note,
             )
         )
         self.ownership = Ownership(
@@ -302,6 +306,7 @@ class Runtime:
         self._stopping = True
         self.logon.close()
         self.policies.close()
+        self.broker.stop()
         self.dispatcher.close()
         self.notifications.close()
         self._deadlines.close()
@@ -396,6 +401,7 @@ class Runtime:
         if self._starting or self._stopping:
             return
         self.notifications.look_again()
+        self.broker.limits_changed()
         self._apply_bandwidth()
         self._take_note(dict(self.ledger.jobs))
 
@@ -473,6 +479,10 @@ class Runtime:
                 case EndSession():
                     if not self._stopping:
                         self.farewells.start(effect.job_id)
+        for job_id, job in committed.after.items():
+            before = committed.before.get(job_id)
+            if job is not None and before is not None and job.settings is not before.settings:
+                self.conductor.change_priority(job_id, job.settings.priority)
         for event in committed.events:
             self.feed.publish(event)
         if not self._starting and not self._stopping:
@@ -546,6 +556,7 @@ class Runtime:
             **self.tickets.statistics(),
             **self.tokens.statistics(),
             **self.validators.statistics(),
+            **self.broker.statistics(),
         }
 
 

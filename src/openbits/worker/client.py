@@ -34,6 +34,7 @@ from openbits.worker.curlhandle import (
     proxy_address,
     set_belief,
     set_method,
+    set_piece,
     set_probe,
     set_proxy_lines,
     show_tunnels,
@@ -41,6 +42,7 @@ from openbits.worker.curlhandle import (
 )
 from openbits.worker.engine import Engine
 from openbits.worker.failure import Failure, TransferError
+from openbits.worker.pace import PIECE_BYTES, Pace, make_narrow, set_width
 from openbits.worker.proxyerrors import Attempt, map_proxy_error
 from openbits.worker.takeover import take_socket
 from openbits.worker.tcpinfo import Outflow, outflow
@@ -64,9 +66,17 @@ _EMPTY_BODY: Final = "Content-Length: 0"
 class Client:
     """One request at a time; the libcurl handle behind it is used again and again."""
 
-    def __init__(self, engine: Engine, *, connect_timeout_s: int, on_unexpected: Callable[[Exception], None]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        connect_timeout_s: int,
+        on_unexpected: Callable[[Exception], None],
+        pace: Pace | None = None,
+    ) -> None:
         self._engine = engine
-        self._connections = Connections(engine, connect_timeout_s=connect_timeout_s)
+        self._pace = pace
+        self._connections = Connections(engine, connect_timeout_s=connect_timeout_s, pace=pace)
         self._asked_last: Response | None = None
         """What the proxy asked for last before it made a tunnel."""
         self._on_unexpected = on_unexpected
@@ -82,6 +92,8 @@ class Client:
         self._failure: Failure | None = None
         self._taken_fd: int | None = None
         self._is_paused = False
+        self._is_held = False
+        """Whether a limit keeps it from receiving."""
         self.handed_bytes = 0
         """How much of the request's body libcurl has taken."""
         self.wants_certificate = False
@@ -103,6 +115,7 @@ class Client:
         self._connections.forget_handle()
         self._belief = BELIEF
         self._is_special = False
+        self._is_slow = self._is_spent = False
 
     def _make_curl(self) -> Any:
         curl = make_handle(self._engine.ca_file, self._connect_timeout_s)
@@ -187,12 +200,21 @@ class Client:
             self._is_tunnelled = is_tunnelled
             show_tunnels(curl, are_shown=self._is_tunnelled)
             curl.setopt(pycurl.SOCKOPTFUNCTION, self._on_socket_made if self._is_tunnelled else None)
+        if self._is_spent:
+            self._is_spent = False
+            curl.setopt(pycurl.FORBID_REUSE, 0)
+        is_slow = self._pace is not None and self._pace.is_on
+        if is_slow or self._is_slow:
+            self._set_pace(curl, request, is_slow=is_slow)
         self._has_dug = False
         is_special = (
-            request.head or request.fresh or bool(request.method or request.download_method or request.connection)
+            request.head
+            or request.fresh
+            or is_slow
+            or bool(request.method or request.download_method or request.connection)
         )
         if is_special or self._is_special:
-            set_method(curl, request, on_read=self._on_read, on_seek=self._on_seek)
+            set_method(curl, request, on_read=self._on_read, on_seek=self._on_seek, is_slow=is_slow)
             self._is_special = is_special
         if request.probe is not Probe.NO:
             self._set_probe(request.probe)
@@ -201,16 +223,66 @@ class Client:
         self._lines.clear()
         self._header_bytes = self._body_bytes = 0
         self._body = self._response = self._failure = None
-        self._is_paused = False
+        self._is_paused = self._is_held = False
         self.handed_bytes = 0
         if request.outgoing is not None:
             request.outgoing.rewind(0, self._go_on)
         self._engine.start(curl, self)
 
-    def _on_socket_made(self, _fd: int, _purpose: int) -> int:
-        """A connection is being made, on which the proxy is asked for a tunnel first."""
-        self._has_dug = True
+    def _on_socket_made(self, fd: int, _purpose: int) -> int:
+        """A connection is being made, on which the proxy is asked for a tunnel first, or which is to be narrow."""
+        self._has_dug = self._is_tunnelled
+        if self._pace is not None and self._pace.is_on and self._pace.window_bytes:
+            make_narrow(fd, self._pace.window_bytes)
         return int(pycurl.SOCKOPT_OK)
+
+    # --- a limit -----------------------------------------------------------------------------
+
+    def _set_pace(self, curl: Any, request: Request, *, is_slow: bool) -> None:
+        if is_slow is not self._is_slow:
+            set_piece(curl, PIECE_BYTES if is_slow else 0)
+            self._is_slow = is_slow
+        if not request.digs:
+            wants_sockets = is_slow or self._is_tunnelled
+            curl.setopt(pycurl.SOCKOPTFUNCTION, self._on_socket_made if wants_sockets else None)
+
+    def set_width(self, window_bytes: int) -> None:
+        """There is another limit, or none any more: the connection that is in use gets other room."""
+        if self._handler is None or self._connections.is_digging:
+            return
+        active = self._curl.getinfo(pycurl.ACTIVESOCKET)
+        if active >= 0:
+            set_width(active, window_bytes)
+            if self._request is not None and not self._request.method and not self._request.connection:
+                # It is not for others, who may have another limit.
+                self._curl.setopt(pycurl.FORBID_REUSE, 1)
+                self._is_spent = True
+
+    def _hold(self, pace: Pace) -> int:
+        self._is_held = True
+        pace.wait(self._receive_on)
+        return int(pycurl.WRITEFUNC_PAUSE)
+
+    def _receive_on(self) -> None:
+        """There is room for a piece again."""
+        if self._is_held and self._handler is not None:
+            self._unpause()
+
+    def _unpause(self) -> None:
+        self._is_held = self._is_paused = False
+        try:
+            # What libcurl holds back comes at once, from inside this call.
+            self._curl.pause(pycurl.PAUSE_CONT)
+        except pycurl.error as error:
+            if self._handler is not None:
+                self.finish((error.args[0], str(error.args[-1])))
+
+    def _let_go(self) -> None:
+        """Nothing waits any more."""
+        if self._pace is not None and (self._is_held or self._is_paused):
+            self._pace.forget(self._receive_on)
+            self._pace.forget(self._go_on)
+        self._is_held = self._is_paused = False
 
     def belongs_to(self, engine: Engine) -> bool:
         """Whether requests that are bound to no connection go over this engine's."""
@@ -260,6 +332,7 @@ class Client:
         """Drop the request, if there is one; the handler hears nothing more."""
         if self._handler is not None:
             self._handler = None
+            self._let_go()
             if self._connections.is_digging:
                 self._connections.fill_in()
                 return
@@ -300,6 +373,7 @@ class Client:
         if error is not None and not (failure is None and was_stopped and self._body in (Body.STOP, Body.DISCARD)):
             failure = failure or self._map(error, request)
         self._handler = None
+        self._let_go()
         self._engine.remove(self._curl)
         handler.on_end(failure)
 
@@ -363,7 +437,7 @@ class Client:
     def try_socket(self) -> None:
         """Give the handler the connection itself, if no byte of the answer stands anywhere but in the kernel."""
         handler = self._handler
-        if handler is None or self._failure is not None:
+        if handler is None or self._failure is not None or self._is_held:
             return
         if self._curl.getinfo(pycurl.NUM_CONNECTS) != 1:
             return  # what earlier answers took from the connection is not known
@@ -417,6 +491,12 @@ class Client:
         return -1 if self._body is Body.STOP else None
 
     def _on_write(self, data: bytes) -> int | None:
+        pace = self._pace
+        if pace is not None and pace.is_on:
+            if not pace.may_go:
+                return self._hold(pace)
+            # Its header, too, where it is the first of an answer.
+            pace.spend(len(data) + sum(map(len, self._lines)))
         if self._body is None and self._read_header() is not None:
             return -1
         self._body_bytes += len(data)
@@ -438,6 +518,14 @@ class Client:
         outgoing = self._request.outgoing if self._request is not None else None
         if outgoing is None:
             return b""
+        pace = self._pace
+        is_slow = pace is not None and pace.is_on
+        if pace is not None and is_slow:
+            most = min(most, PIECE_BYTES)
+            if not pace.may_go:
+                self._is_paused = True
+                pace.wait(self._go_on)
+                return int(pycurl.READFUNC_PAUSE)
         try:
             data = outgoing.take(most)
         except TransferError as error:
@@ -450,6 +538,8 @@ class Client:
             self._is_paused = True
             return int(pycurl.READFUNC_PAUSE)
         self.handed_bytes += len(data)
+        if pace is not None and is_slow:
+            pace.spend(len(data))
         return data
 
     def _on_seek(self, offset: int, _origin: int) -> int:
@@ -463,8 +553,7 @@ class Client:
     def _go_on(self) -> None:
         """More of the body has been read."""
         if self._handler is not None and self._is_paused:
-            self._is_paused = False
-            self._curl.pause(pycurl.PAUSE_CONT)
+            self._unpause()
 
     def _unexpected(self, error: Exception) -> int:
         self._on_unexpected(error)

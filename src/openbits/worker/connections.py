@@ -18,13 +18,15 @@ from openbits.core.http import Response
 from openbits.worker.asking import Request
 from openbits.worker.engine import Engine
 from openbits.worker.failure import Failure
+from openbits.worker.pace import Pace, make_narrow
 from openbits.worker.tunnel import Digger, Outcome, place_of
 
 
 class Connections:
     """Those of one client."""
 
-    def __init__(self, shared: Engine, *, connect_timeout_s: int) -> None:
+    def __init__(self, shared: Engine, *, connect_timeout_s: int, pace: Pace | None = None) -> None:
+        self._pace = pace
         self.shared = shared
         self._connect_timeout_s = connect_timeout_s
         self._own: tuple[int, Engine] | None = None
@@ -123,5 +125,7 @@ class Connections:
         if fd < 0:
             self.lacks_tunnel = True
             return int(pycurl.SOCKET_BAD)
+        if self._pace is not None and self._pace.is_on and self._pace.window_bytes:
+            make_narrow(fd, self._pace.window_bytes)
         # pycurl keeps a duplicate.
         return socket.socket(fileno=fd)

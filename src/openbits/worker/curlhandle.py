@@ -60,15 +60,26 @@ def make_handle(ca_file: str, connect_timeout_s: int) -> Any:
     return curl
 
 
+def set_piece(curl: Any, most_bytes: int) -> None:
+    """Say how much the handle reads from a connection at once; 0: as much as is good."""
+    curl.setopt(pycurl.BUFFERSIZE, most_bytes or _BUFFER_BYTES)
+
+
 def set_method(
-    curl: Any, request: Request, *, on_read: Callable[[int], bytes | int], on_seek: Callable[[int, int], int]
+    curl: Any,
+    request: Request,
+    *,
+    on_read: Callable[[int], bytes | int],
+    on_seek: Callable[[int, int], int],
+    is_slow: bool = False,
 ) -> None:
-    """Say how the next request asks, and where its body comes from."""
+    """Say how the next request asks, and where its body comes from.
+
+    A connection that is slow on purpose carries one request at a time: of several, all but one would be sent ahead.
+    """
     curl.setopt(pycurl.FRESH_CONNECT, 1 if request.fresh else 0)
-    curl.setopt(
-        pycurl.HTTP_VERSION,
-        pycurl.CURL_HTTP_VERSION_1_1 if request.method or request.connection else pycurl.CURL_HTTP_VERSION_2TLS,
-    )
+    is_single = is_slow or request.method or request.connection
+    curl.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1 if is_single else pycurl.CURL_HTTP_VERSION_2TLS)
     if request.method in ("", "GET", "HEAD"):
         is_head = request.head or request.method == "HEAD"
         curl.unsetopt(pycurl.CUSTOMREQUEST)

@@ -264,6 +264,8 @@ class Download(HttpFetch):
         return (
             self._expect is not None
             and self._expect >= _SPLICE_FROM
+            # The kernel would bring more at once than there is to be.
+            and not self.run.pace.is_on
             and self._checksum is None
             and response.version in ("1.1", "1.0")
             and response.content_length == self._expect
@@ -326,9 +328,15 @@ class Download(HttpFetch):
             file=self.sink.fd,
             offset=self._position,
             length=self._expect,
+            pace=self.run.pace,
             on_progress=self._on_spliced,
             on_end=self._on_splice_end,
         )
+
+    def set_width(self, window_bytes: int) -> None:
+        """There is another limit, or none any more: what was taken from libcurl gets other room, too."""
+        if self._splice is not None:
+            self._splice.set_width(window_bytes)
 
     def _on_spliced(self, position: int) -> None:
         assert self._expect is not None

@@ -20,6 +20,7 @@ from openbits.worker.challenges import ASKED_BY
 from openbits.worker.departure import Departure, Departures
 from openbits.worker.failure import Failure, shown
 from openbits.worker.loop import Loop
+from openbits.worker.pace import Pace
 from openbits.worker.proxies import Proxies
 from openbits.worker.run import Lane
 from openbits.worker.source import Pieces
@@ -37,6 +38,7 @@ class Surroundings(Protocol):
     settings: StartTransfer
     proxies: Proxies
     departures: Departures
+    pace: Pace
 
 
 class Exchange:
@@ -264,7 +266,8 @@ class Exchange:
 
     def _on_stall(self) -> None:
         """Nothing came in for the stall timeout: only now is it asked whether anything went out."""
-        if self._preparing is not None and self._preparing.is_for_people:
+        is_for_people = self._preparing is not None and self._preparing.is_for_people
+        if is_for_people or not self._run.pace.may_go:
             self._lane.watchdog.touch()
             return
         request, pieces, client = self._request, self._pieces, self._lane.client

@@ -368,7 +368,8 @@ class HttpFetch(ABC):
         self.send(fresh=True)
 
     def _on_stall(self) -> None:
-        if self._preparing is not None and self._preparing.is_for_people:
+        is_for_people = self._preparing is not None and self._preparing.is_for_people
+        if is_for_people or not self.run.pace.may_go:
             self._lane.watchdog.touch()
             return
         self._abort()

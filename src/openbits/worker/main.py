@@ -47,6 +47,8 @@ from openbits.frames.worker import (
     CertificateJudged,
     Evaluator,
     FileHandle,
+    Lease,
+    SetPace,
     StartTransfer,
     StopTransfer,
     TakeCredential,
@@ -102,7 +104,7 @@ class Worker:
         self._scripts = Scripts(self._loop, make_engine=lambda: Engine(self._loop), on_unexpected=self._on_unexpected)
         self._tools = Tools(self._loop, self._syncer, self._reader, self._pipe, self._tickets, self._scripts)
         self._notices = Notices(self._tools, self._send, on_unexpected=self._on_unexpected)
-        self._engines: dict[tuple[bool, bool, bool, TlsSpec], Engine] = {}
+        self._engines: dict[tuple[bool, bool, bool, TlsSpec, tuple[bool, int]], Engine] = {}
         self._transfers: dict[int, Transfer] = {}
         self._operations: dict[int, list[RenameFiles | DeleteFiles]] = {}
         self._is_ending = False
@@ -201,6 +203,8 @@ class Worker:
                 | StopTransfer()
                 | TakeCredential()
                 | CertificateJudged()
+                | SetPace()
+                | Lease()
             ):
                 transfer = self._transfers.get(message.transfer)
                 if transfer is not None:
@@ -295,12 +299,13 @@ class Worker:
         )
 
     def _engine_for(self, settings: StartTransfer) -> Engine:
-        """The connections of transfers that may prove the same things, and believe the same.
+        """The connections of transfers that may prove the same things, believe the same, and are as wide.
 
         Servers and proxies may remember of a connection whose it is: it must never carry a request that could not
         have said so itself. (A transfer that has user names and passwords keeps its connections for itself.)
         """
-        allowed = (settings.implicit.server, settings.implicit.proxy, settings.uses_netrc, settings.tls)
+        width = (settings.is_paced, settings.window_bytes)
+        allowed = (settings.implicit.server, settings.implicit.proxy, settings.uses_netrc, settings.tls, width)
         if allowed not in self._engines:
             self._engines[allowed] = Engine(self._loop)
         return self._engines[allowed]
@@ -393,7 +398,15 @@ class Worker:
 
 
 _OfTransfer = (
-    TransferFiles | WantRanges | UploadFile | UploadKept | StopTransfer | TakeCredential | CertificateJudged
+    TransferFiles
+    | WantRanges
+    | UploadFile
+    | UploadKept
+    | StopTransfer
+    | TakeCredential
+    | CertificateJudged
+    | SetPace
+    | Lease
 )
 
 
@@ -401,6 +414,10 @@ def _tell(transfer: Transfer, message: _OfTransfer) -> None:
     match message:
         case CertificateJudged():
             transfer.trust.judged(message)
+        case SetPace():
+            transfer.set_pace(message)
+        case Lease():
+            transfer.pace.lent(message.granted_bytes)
         case TakeCredential():
             transfer.take_credential(message)
         case TransferFiles():

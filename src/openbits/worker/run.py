@@ -14,6 +14,7 @@ from openbits.worker.failure import Failure
 from openbits.worker.files import Directories
 from openbits.worker.helper import Helper
 from openbits.worker.loop import Loop
+from openbits.worker.pace import Pace
 from openbits.worker.pacscript import Scripts
 from openbits.worker.places import Place
 from openbits.worker.proxies import Proxies
@@ -63,6 +64,7 @@ class Run(Protocol):
     choice."""
     allowance: int | None
     """How many more bytes may be fetched (J64)."""
+    pace: Pace
 
     def place(self, spec: FileSpec) -> Place:
         """Where the file's temporary file comes from."""

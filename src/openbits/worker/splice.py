@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from openbits.worker.loop import READABLE, Loop
+from openbits.worker.pace import PIECE_BYTES, Pace, set_width
 
 _PIPE_BYTES: Final = 1024 * 1024
 _TURN_BYTES: Final = 8 * 1024 * 1024
@@ -60,6 +61,7 @@ class Splice:
         file: int,
         offset: int,
         length: int,
+        pace: Pace,
         on_progress: Callable[[int], None],
         on_end: Callable[[OSError | EOFError | None], None],
     ) -> None:
@@ -69,6 +71,9 @@ class Splice:
         self._file = file
         self.offset = offset
         self._left = length
+        self._pace = pace
+        self._is_held = False
+        """Whether a limit keeps it from reading: the descriptor would speak all the time, and is not watched."""
         self._on_progress = on_progress
         self._on_end = on_end
         self._is_open = True
@@ -81,10 +86,29 @@ class Splice:
         """Stop; nothing is called any more."""
         if self._is_open:
             self._is_open = False
-            self._loop.unwatch(self._sock)
+            if self._is_held:
+                self._pace.forget(self._go_on)
+            else:
+                self._loop.unwatch(self._sock)
             os.close(self._sock)
 
+    def set_width(self, window_bytes: int) -> None:
+        """There is another limit, or none any more."""
+        set_width(self._sock, window_bytes)
+
+    def _hold(self) -> None:
+        self._is_held = True
+        self._loop.unwatch(self._sock)
+        self._pace.wait(self._go_on)
+
+    def _go_on(self) -> None:
+        self._is_held = False
+        self._loop.watch(self._sock, READABLE, self._on_readable)
+
     def _on_readable(self, _events: int) -> None:
+        if not self._pace.may_go:
+            self._hold()
+            return
         start = self.offset
         error = self._turn()
         if self.offset > start:
@@ -96,15 +120,19 @@ class Splice:
     def _turn(self) -> OSError | EOFError | None:
         reading, writing = self._pipe.open()
         until = self.offset + _TURN_BYTES
-        while self._left and self.offset < until:
+        pace = self._pace
+        while self._left and self.offset < until and pace.may_go:
+            most = PIECE_BYTES if pace.is_on else self._pipe.capacity
             try:
-                count = os.splice(self._sock, writing, min(self._left, self._pipe.capacity))
+                count = os.splice(self._sock, writing, min(self._left, most))
             except BlockingIOError:
                 return None
             except OSError as error:
                 return error
             if not count:
                 return EOFError()
+            if pace.is_on:
+                pace.spend(count)
             try:
                 self._drain(reading, count)
             except OSError as error:

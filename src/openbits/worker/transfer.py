@@ -30,6 +30,7 @@ from openbits.frames.worker import (
     LastHeaders,
     ProxyChosen,
     RangesFilled,
+    SetPace,
     StartTransfer,
     TakeCredential,
     TransferBroken,
@@ -53,6 +54,7 @@ from openbits.worker.headers import download_lines
 from openbits.worker.loop import Timer
 from openbits.worker.ondemand import OnDemand, range_specs
 from openbits.worker.pac import Means
+from openbits.worker.pace import LEAST_WINDOW_BYTES, Pace
 from openbits.worker.pieces import Pieces
 from openbits.worker.places import OwnPlace, Place
 from openbits.worker.proving import Prover
@@ -104,7 +106,12 @@ class Transfer:
         self.meant_for = ""
         self.allowance = settings.max_download_bytes
         self._engine = engine
+        self._engines_left: list[Engine] = []
+        """Those of its own that it makes no new connections with."""
         self._send = send
+        self.pace = Pace(tools.loop, settings.transfer, send)
+        if settings.is_paced:
+            self.pace.set(is_on=True, window_bytes=self._window(settings.window_bytes))
         self.trust = trust_of(
             settings,
             tools,
@@ -173,17 +180,42 @@ class Transfer:
         self.challenges.explicit.take(message)
         self._keep_apart()
 
+    def set_pace(self, message: SetPace) -> None:
+        """Another limit, or none any more, from now on."""
+        window_bytes = self._window(message.window_bytes) if message.is_paced else 0
+        for lane in (*self._lanes.values(), self._upload_lane):
+            if lane is not None:
+                # First the width: what waits may go on at once.
+                lane.client.set_width(window_bytes)
+        for fetch in self._lanes:
+            if isinstance(fetch, Download):
+                fetch.set_width(window_bytes)
+        if message.is_paced is not self.pace.is_on:
+            self._renew_engine()
+        self.pace.set(is_on=message.is_paced, window_bytes=window_bytes)
+
+    def _window(self, window_bytes: int) -> int:
+        """The part of one connection."""
+        if not window_bytes:
+            return 0
+        return max(LEAST_WINDOW_BYTES, window_bytes // max(1, self.settings.file_concurrency))
+
+    def _renew_engine(self) -> None:
+        """Make no new connections with those that others use, nor with those that were made for another limit."""
+        if self._is_apart:
+            self._engines_left.append(self._engine)
+        self._is_apart = True
+        self._engine = self._engine.another()
+        while self._idle_lanes:
+            self._idle_lanes.pop().close()
+
     def _keep_apart(self) -> None:
         """What this transfer can prove is its own, and so are its connections from now on.
 
         Servers and proxies may remember of a connection whose it is.
         """
-        if self._is_apart:
-            return
-        self._is_apart = True
-        self._engine = self._engine.another()
-        while self._idle_lanes:
-            self._idle_lanes.pop().close()
+        if not self._is_apart:
+            self._renew_engine()
 
     def add(self, files: tuple[FileSpec, ...], *, last: bool) -> None:
         """More files."""
@@ -338,7 +370,13 @@ class Transfer:
         )
 
     def _make_lane(self) -> Lane:
-        return Lane(self._make_client(), self.tools.loop, self.settings.stall_timeout_s)
+        client = Client(
+            self._engine,
+            connect_timeout_s=self.settings.connect_timeout_s,
+            on_unexpected=self._on_unexpected,
+            pace=self.pace,
+        )
+        return Lane(client, self.tools.loop, self.settings.stall_timeout_s)
 
     def _release_lane(self, fetch: Fetch) -> None:
         lane = self._lanes.pop(fetch, None)
@@ -377,6 +415,9 @@ class Transfer:
         self.challenges.close()
         if self._is_apart:
             self._engine.close_soon()
+        for engine in self._engines_left:
+            engine.close_soon()
+        self.pace.close()
         self.directories.close()
         self.proxies.close()
         transfer = self.settings.transfer

@@ -101,6 +101,7 @@ class World:
                 "settings": type("FakeSettings", (), {"stall_timeout_s": STALL_S})(),
                 "proxies": proxies,
                 "departures": Departures(lambda: proxies, challenges),
+                "pace": type("FakePace", (), {"may_go": True})(),
             },
         )()
         loop: Any = self.loop
