@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from openbits.client.enumerator import Enumerator
     from openbits.client.identity import Identity
     from openbits.client.impersonation import impersonate
+    from openbits.client.job_properties import JobProperty
     from openbits.client.manager import File, Job, JobError, Manager, TokenOptions
     from openbits.client.network_identity import (
         AccountProxySettings,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     )
     from openbits.client.notifications import Notification, NotificationEvent, NotifyCommandLine
     from openbits.client.peercaching import CacheRecord, Peer, PeerCacheAdministration, PeerCachingFlags
+    from openbits.client.pieces import PeerDownloadStats
     from openbits.client.values import (
         LENGTH_TO_EOF,
         Event,
@@ -90,6 +92,7 @@ __all__ = [
     "JobError",
     "JobErrorInfo",
     "JobInfo",
+    "JobProperty",
     "JobSpec",
     "JobState",
     "JobTimes",
@@ -103,6 +106,7 @@ __all__ = [
     "Peer",
     "PeerCacheAdministration",
     "PeerCachingFlags",
+    "PeerDownloadStats",
     "Priority",
     "Progress",
     "ProxySettings",
@@ -139,6 +143,7 @@ _MODULES = {
     "Identity": "openbits.client.identity",
     "Job": "openbits.client.manager",
     "JobError": "openbits.client.manager",
+    "JobProperty": "openbits.client.job_properties",
     "Manager": "openbits.client.manager",
     "Notification": "openbits.client.notifications",
     "NotificationEvent": "openbits.client.notifications",
@@ -146,6 +151,7 @@ _MODULES = {
     "Peer": "openbits.client.peercaching",
     "PeerCacheAdministration": "openbits.client.peercaching",
     "PeerCachingFlags": "openbits.client.peercaching",
+    "PeerDownloadStats": "openbits.client.pieces",
     "ProxySettings": "openbits.client.network_identity",
     "ProxyUsage": "openbits.client.network_identity",
     "SecurityFlags": "openbits.client.certificates",

@@ -150,6 +150,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "FilesIn": {"files": [{"remote_name": "http://127.0.0.1/x", "local_name": "/tmp/x"}]},
     "FileChange": {"remote_name": "http://127.0.0.1/x"},
     "PrefixIn": {"old": "http://", "new": "https://"},
+    "RangesIn": {"ranges": [{"offset": 0, "length": 1}]},
+    "PositionIn": {"offset": 0},
     "CredentialsIn": {"target": "server", "scheme": "negotiate"},
     "HelperFlagsIn": {"flags": 1},
     "ReplyNameIn": {"file_name": "/tmp/x"},

@@ -12,6 +12,7 @@ from openbits.api import render, requests, wire
 from openbits.api.base import CALLER, HEARTBEAT_S, answer, event
 from openbits.api.certificate_handlers import CertificateHandlers
 from openbits.api.credential_handlers import CredentialHandlers
+from openbits.api.demand_handlers import DemandHandlers
 from openbits.api.notification_handlers import NotificationHandlers
 from openbits.api.openapi import describe
 from openbits.api.ownership_handlers import OwnershipHandlers
@@ -37,6 +38,7 @@ class Handlers(
     CredentialHandlers,
     ReplyHandlers,
     PeerCachingHandlers,
+    DemandHandlers,
 ):
     """One method for each row of api.routes.ROUTES."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from openbits.api import certificate_wire, notification_wire, peercaching_wire, wire
+from openbits.api import certificate_wire, demand_wire, notification_wire, peercaching_wire, wire
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +128,29 @@ ROUTES: tuple[Route, ...] = (
         handler="change_file",
         text="Set the remote name or the validation state of a file (F4, F6).",
         body=wire.FileChange,
+        answer=wire.VerbResult,
+    ),
+    Route(
+        method="GET",
+        path=f"{_JOB}/files/{{index}}/ranges",
+        handler="get_ranges",
+        text="Which ranges of a file are here, and which are wanted (F13).",
+        answer=demand_wire.PiecesOut,
+    ),
+    Route(
+        method="POST",
+        path=f"{_JOB}/files/{{index}}/ranges",
+        handler="request_ranges",
+        text="Ask for ranges of a file of a job in on-demand mode (F12).",
+        body=demand_wire.RangesIn,
+        answer=wire.VerbResult,
+    ),
+    Route(
+        method="PUT",
+        path=f"{_JOB}/files/{{index}}/position",
+        handler="update_position",
+        text="Let what is missing from a byte on be fetched first, in on-demand mode (F11).",
+        body=demand_wire.PositionIn,
         answer=wire.VerbResult,
     ),
     Route(

@@ -214,7 +214,8 @@ def set_properties(context: Context, job: str, assignments: Sequence[str], as_js
     """Set properties of a job, all or none.
 
     Keys are BITS's names: name, description, priority, minimum_retry_delay, no_progress_timeout, maximum_download_time,
-    notify_flags, cost_flags, notification_clsid, dynamic_content, high_performance, max_download_size; and ours:
+    notify_flags, cost_flags, notification_clsid, dynamic_content, high_performance, max_download_size, on_demand_mode,
+    minimum_notification_interval_ms, acl_flags, peer_caching_flags; and ours: notify_url,
     strict_http, file_concurrency, stall_timeout, umask (octal), custom_headers, upload_protocol, use_netrc.
     security_flags are a number or words (ssl_enable_crl_check, ssl_ignore_unknown_ca, http_redirect_policy_disallow …)
     divided by commas; http_method, which makes the job foreground, is set before the first Resume;

@@ -31,6 +31,9 @@ COMMANDS: Final = {
     "take-ownership": ("openbits.cli.jobs", "take_ownership", "Make a job your own (administrators only)."),
     "wait": ("openbits.cli.jobs", "wait", "Wait until a job is TRANSFERRED or has failed."),
     "set": ("openbits.cli.jobs", "set_properties", "Set properties of a job."),
+    "notify": ("openbits.cli.notify", "notify", "Run a program when a job is done."),
+    "request-ranges": ("openbits.cli.pieces", "request_ranges", "Ask for pieces of a file (on_demand_mode)."),
+    "validate": ("openbits.cli.pieces", "validate", "Declare a transferred file valid or not."),
     "set-credentials": ("openbits.cli.credentials", "set_credentials", "Give a job a user name and a password."),
     "remove-credentials": ("openbits.cli.credentials", "remove_credentials", "Take a job's credentials back."),
     "set-client-certificate": (

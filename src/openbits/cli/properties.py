@@ -87,6 +87,11 @@ _PARSERS: Final[dict[str, tuple[Callable[[str], Any], str]]] = {
     "security_flags": (securityflags.parse, "a number (BITS's flags) or words such as ssl_enable_crl_check"),
     "http_method": (_text, "an HTTP method"),
     "use_stored_credentials": (_list, "proxy, or none"),
+    "on_demand_mode": (_switch, "true or false"),
+    "acl_flags": (_number, "a number (BITS's flags: 1 owner, 2 group, 4 access list, 8 attributes)"),
+    "peer_caching_flags": (_number, "a number (BITS's flags)"),
+    "minimum_notification_interval_ms": (_number, "a number of milliseconds"),
+    "notify_url": (_list, "a URL, or none"),
     REPLY_FILE_NAME: (_path, "a path, or none"),
 }
 NAMES: Final = tuple(_PARSERS)

@@ -259,6 +259,10 @@ def _file_remarks(file: Mapping[str, Any]) -> str:
     remarks = []
     if file["ranges"]:
         remarks.append(f"{len(file['ranges'])} ranges")
+    if file["wanted_ranges"]:
+        remarks.append(f"{len(file['wanted_ranges'])} ranges requested")
+    if file["filled_ranges"] and not file["transferred"]:
+        remarks.append(f"{len(file['filled_ranges'])} ranges here")
     if file["resumable"] is False:
         remarks.append("server cannot resume")
     if file["restarts"]:

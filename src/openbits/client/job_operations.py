@@ -10,6 +10,7 @@ from openbits.client import calls
 from openbits.client.calls import Call, Json, Script
 from openbits.client.enumerator import Enumerator
 from openbits.client.http_options import HttpOptionsOperations
+from openbits.client.job_properties import JobProperty, property_name, property_value, read_property
 from openbits.client.network_identity import (
     AuthScheme,
     AuthTarget,
@@ -446,23 +447,30 @@ class JobOperations(
         return self._setting("maximum_download_time")
 
     @operation
-    def set_property(self, name: str, value: Any) -> Call[Result]:
-        """Set a property by the name that `bits set` takes (J60–J64 and ours).
+    def set_property(self, name: JobProperty | int | str, value: Any) -> Call[Result]:
+        """Set a property by its number or name in BITS (J60–J67), or by the name that `bits set` takes.
 
-        `cost_flags`, `notification_clsid`, `dynamic_content`, `high_performance`, `max_download_size`,
-        `strict_http`, `file_concurrency`, `stall_timeout`, `umask`, `custom_headers`, `upload_protocol`, `use_netrc`,
-        `security_flags`, `http_method`, `use_stored_credentials` (J65: `proxy`, or None). Raises
-        BG_E_UNKNOWN_PROPERTY_ID, BG_E_READ_ONLY_PROPERTY_AFTER_ADDFILE, …_AFTER_RESUME.
+        `JobProperty.COST_FLAGS`, `NOTIFICATION_CLSID` (a D-Bus name), `DYNAMIC_CONTENT`, `HIGH_PERFORMANCE`,
+        `MAX_DOWNLOAD_SIZE` (bytes), `USE_STORED_CREDENTIALS` (AuthTarget.PROXY, or None),
+        `MINIMUM_NOTIFICATION_INTERVAL_MS`, `ON_DEMAND_MODE`; and those without a number: `strict_http`,
+        `file_concurrency`, `umask`, `custom_headers`, `http_method` …: docs/properties.md has them all. Raises BG_E_UNKNOWN_PROPERTY_ID,
+        BG_E_READ_ONLY_PROPERTY_AFTER_ADDFILE, BG_E_READ_ONLY_PROPERTY_AFTER_RESUME,
+        BG_E_PROPERTY_SUPPORTED_FOR_DOWNLOAD_JOBS_ONLY, BG_E_UNSUPPORTED_JOB_CONFIGURATION, E_INVALIDARG (another type).
         """
-        return self._set(**{name: value})
+        key = property_name(name)
+        return self._set(**{key: property_value(key, value)})
 
     @operation
-    def get_property(self, name: str) -> Call[Any]:
-        """Return a property by the name that `bits set` takes. Raises BG_E_UNKNOWN_PROPERTY_ID."""
+    def get_property(self, name: JobProperty | int | str) -> Call[Any]:
+        """Return a property by its number or name in BITS, or by the name that `bits set` takes.
+
+        Raises BG_E_UNKNOWN_PROPERTY_ID.
+        """
+        key = property_name(name)
 
         def pick(data: Json) -> Any:
-            if name not in data["settings"]:
-                raise BitsError("BG_E_UNKNOWN_PROPERTY_ID", f"a job has no property {name!r}")
-            return data["settings"][name]
+            if key not in data["settings"]:
+                raise BitsError("BG_E_UNKNOWN_PROPERTY_ID", f"a job has no property {key!r}")
+            return read_property(key, data["settings"][key])
 
         return calls.job(self._id).then(pick)

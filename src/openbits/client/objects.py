@@ -22,6 +22,7 @@ from openbits.client.network_identity import (
     member,
 )
 from openbits.client.operations import operation
+from openbits.client.pieces import PieceOperations
 from openbits.client.specs import default_settings, job_json
 from openbits.client.values import (
     FileInfo,
@@ -156,8 +157,8 @@ class ManagerOperations(Generic[JobT]):
         return calls.statistics()
 
 
-class FileOperations:
-    """IBackgroundCopyFile to IBackgroundCopyFile5 (inventory section 3)."""
+class FileOperations(PieceOperations):
+    """IBackgroundCopyFile to IBackgroundCopyFile6 (inventory section 3)."""
 
     def __init__(self, session: Any, job_id: str, index: int) -> None:
         self._session = session

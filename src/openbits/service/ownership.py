@@ -25,6 +25,7 @@ from typing import Final
 from openbits.core import access, moves, names
 from openbits.core.events import ChangeOwner, Entry
 from openbits.core.model import AccountKind, Caller, File, Identity, Job, Owner
+from openbits.core.pieces import end_of
 from openbits.core.states import Trigger, next_state
 from openbits.errors import BitsError
 from openbits.frames.operations import AdoptFile, OpenForReading
@@ -345,12 +346,25 @@ def _moves(job: Job) -> tuple[_Move, ...]:
             index=index,
             old_name=file.temporary_name,
             new_name=names.temporary_name(file.local_name, secrets.token_hex(8)),
-            length=(file.bytes_total or 0) if file.transferred else file.bytes_transferred,
-            has_content=file.transferred or file.bytes_transferred > 0,
+            length=_length(file),
+            has_content=_has_content(file),
         )
         for index, file in job.made_here
-        if not file.completed
+        # What is written under its own name, and has not been begun (J63), is no file of the job's yet.
+        if not file.completed and (file.temporary_name != file.local_name or _has_content(file))
     )
+
+
+def _has_content(file: File) -> bool:
+    return file.transferred or file.bytes_transferred > 0
+
+
+def _length(file: File) -> int:
+    """How far the bytes reach that count."""
+    if file.transferred:
+        return file.bytes_total or 0
+    # Pieces have holes between them (J67).
+    return file.bytes_transferred if file.demand is None else end_of(file.demand.filled)
 
 
 def _places(job: Job) -> Places:

@@ -36,6 +36,7 @@ from openbits.service.clock import SteadyClock
 from openbits.service.configuration import Configuration, account_rules
 from openbits.service.credentials import CredentialCalls, ImplicitCredentials
 from openbits.service.deadlines import Deadlines
+from openbits.service.demand import DemandCalls
 from openbits.service.dispatcher import Dispatcher
 from openbits.service.farewells import Farewells
 from openbits.service.feed import Feed
@@ -247,6 +248,7 @@ class Runtime:
         self.services = Services(
             certificates=CertificateCalls(self.ledger, self.pool),
             credentials=CredentialCalls(self.ledger, secrets),
+            demand=DemandCalls(self.ledger, self.policies.effective),
             headers=HeaderCalls(self.ledger, secrets),
             notifications=self.notifications,
             notify_commands=NotifyCommandCalls(self.ledger),

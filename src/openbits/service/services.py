@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from openbits.service.certificates import CertificateCalls
 from openbits.service.credentials import CredentialCalls
+from openbits.service.demand import DemandCalls
 from openbits.service.headers import HeaderCalls
 from openbits.service.helpertokens import HelperTokens
 from openbits.service.manager import Manager
@@ -25,6 +26,7 @@ class Services:
     manager: Manager
     certificates: CertificateCalls
     credentials: CredentialCalls
+    demand: DemandCalls
     headers: HeaderCalls
     notifications: Notifications
     notify_commands: NotifyCommandCalls
