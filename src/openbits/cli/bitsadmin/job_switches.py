@@ -11,16 +11,16 @@ JOB: Final = "<job>"
 _ONE: Final = (1, 1)
 
 
-def _getter(name: str, row: str, text: str) -> Switch:
+def _getter(name: str, row: str, what: str) -> Switch:
     return Switch(
         name=name,
         row=row,
         syntax=JOB,
         arguments=_ONE,
-        help=text,
+        help=f"Get the {what} of a job",
         function=f"values.{name[1:]}",
         is_raw=True,
-        action=text[0].lower() + text[1:],
+        action=f"get {what}",
     )
 
 
@@ -171,8 +171,8 @@ JOB_SWITCHES: Final[tuple[Switch, ...]] = (
     _verb("resume", "Start a job, or try it again at once"),
     _verb("cancel", "Delete a job and what it has fetched"),
     _verb("complete", "Give a job's files their names and end it"),
-    _getter("/gettype", "B14", "Get the type of a job"),
-    _getter("/getaclflags", "B15", "Get the ACL flags of a job"),
+    _getter("/gettype", "B14", "type"),
+    _getter("/getaclflags", "B15", "ACL flags"),
     Switch(
         name="/setaclflags",
         row="B15",
@@ -186,15 +186,15 @@ JOB_SWITCHES: Final[tuple[Switch, ...]] = (
             "Any of O - owner, G - group, D - access control list, S - extended attributes; for file:// sources.",
         ),
     ),
-    _getter("/getbytestotal", "B16", "Get the size of a job"),
-    _getter("/getbytestransferred", "B16", "Get the number of bytes transferred"),
-    _getter("/getfilestotal", "B16", "Get the number of files in a job"),
-    _getter("/getfilestransferred", "B16", "Get the number of files transferred"),
-    _getter("/getcreationtime", "B17", "Get the creation time of a job"),
-    _getter("/getmodificationtime", "B17", "Get the modification time of a job"),
-    _getter("/getcompletiontime", "B17", "Get the completion time of a job"),
-    _getter("/getstate", "B18", "Get the state of a job"),
-    _getter("/geterror", "B19", "Get the error of a job"),
-    _getter("/geterrorcount", "B20", "Get the number of errors of a job"),
-    _getter("/getowner", "B21", "Get the owner of a job"),
+    _getter("/getbytestotal", "B16", "size"),
+    _getter("/getbytestransferred", "B16", "number of bytes transferred"),
+    _getter("/getfilestotal", "B16", "number of files"),
+    _getter("/getfilestransferred", "B16", "number of files transferred"),
+    _getter("/getcreationtime", "B17", "creation time"),
+    _getter("/getmodificationtime", "B17", "modification time"),
+    _getter("/getcompletiontime", "B17", "completion time"),
+    _getter("/getstate", "B18", "state"),
+    _getter("/geterror", "B19", "error"),
+    _getter("/geterrorcount", "B20", "number of errors"),
+    _getter("/getowner", "B21", "owner"),
 )

@@ -113,7 +113,8 @@ def replace_remote_prefix(call: Invocation) -> None:
     """Change the URLs of the files that begin so (B11)."""
     _, old, new = call.arguments
     if call.job.replace_remote_prefix(old, new) is Result.S_FALSE:
-        note(f"bitsadmin: no file of the job begins with {url_shown(old)}: nothing was changed")
+        call.output.line(f"No remote name begins with {url_shown(old)}.")
+        return
     call.output.line(f"Replaced remote prefix {url_shown(old)} with {url_shown(new)}.")
 
 

@@ -28,6 +28,7 @@ from openbits.errors import BitsError, ExitCode
 PRIORITIES: Final = ("foreground", "high", "normal", "low")
 SETTLED: Final = frozenset({"TRANSFERRED", "ERROR", "ACKNOWLEDGED", "CANCELLED"})
 REDRAW_S: Final = 0.2
+LONGEST_NAME: Final = 256
 _PROGRESS: Final = ("bytes_total", "bytes_transferred", "files_total", "files_transferred")
 _NOT_A_FILE: Final = frozenset(
     {
@@ -45,7 +46,8 @@ def transfer(call: Invocation) -> int:
     try:
         job_id = call.session.perform(calls.create_large_job(wanted))
     except BitsError as error:
-        raise Failure("create job" if error.name in _NOT_A_FILE else "add file", error) from error
+        is_name_wrong = not 0 < len(wanted["name"]) <= LONGEST_NAME
+        raise Failure("create job" if is_name_wrong or error.name in _NOT_A_FILE else "add file", error) from error
     try:
         with attempt("follow the job, which goes on"):
             job = Watch(call.session, job_id, Board(call.output)).wait_settled()
