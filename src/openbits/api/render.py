@@ -199,6 +199,8 @@ def job_detail(
         has_certificate_validator=has_validator,
         notify_command=command_out(job.notify_command) if job.notify_command is not None else None,
         has_notify_interface=has_listener,
+        owed_notice=None if job.owed_notice is None else job.owed_notice.value,
+        owed_webhook=None if job.owed_webhook is None else job.owed_webhook.value,
         proxy_in_use=manager.way(job) or None,
     )
 

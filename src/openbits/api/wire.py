@@ -380,6 +380,10 @@ class JobDetail(JobOut):
     """What is run at the end (J30); null for none."""
     has_notify_interface: bool
     """Whether a program is there that takes notifications (J18)."""
+    owed_notice: Literal["transferred", "error"] | None
+    """What nobody has taken note of yet (N5): programs, bus name and command line."""
+    owed_webhook: Literal["transferred", "error"] | None
+    """What `notify_url` has not taken note of yet."""
     proxy_in_use: str | None
     """By which proxy the job goes, or went when it last ran, or by none, and whose settings say so."""
 

@@ -20,6 +20,7 @@ from openbits.cli.common import (
     say,
     socket_option,
 )
+from openbits.cli.notify import told_rows
 from openbits.cli.text import safe
 from openbits.client import calls
 from openbits.client.calls import Json
@@ -118,6 +119,7 @@ def job_lines(job: Mapping[str, Any], why: str) -> list[str]:
     rows += helper_rows(job)
     rows += credential_rows(job)
     rows += certificate_rows(job)
+    rows += told_rows(job)
     if job["result"]:
         rows.append(("result", job["result"]))
     if job.get("proxy_in_use"):

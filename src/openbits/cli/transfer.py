@@ -15,13 +15,14 @@ from typing import Any, Final
 import click
 
 from openbits.cli import proxyenv, targets
+from openbits.cli.commandline import split_command
 from openbits.cli.common import PRIORITIES, Context, hint, json_option, print_json, say, socket_option
 from openbits.cli.display import choose_display
 from openbits.cli.follow import Follower, raise_if_failed
 from openbits.cli.passwords import PasswordSource, password_options
 from openbits.cli.text import safe
-from openbits.client import calls
-from openbits.client.calls import Json, Script
+from openbits.client import calls, notifications
+from openbits.client.calls import Call, Json, Script
 from openbits.client.session import Session
 from openbits.errors import BitsError, ExitCode
 
@@ -61,6 +62,16 @@ _OPTIONS: Final = (
     click.option(
         "--user", metavar="NAME", help="User name for a server that asks for one; the password is asked for, or read."
     ),
+    click.option(
+        "--notify-url",
+        metavar="URL",
+        help="Where the service announces by a POST that the job is TRANSFERRED, or in ERROR (needs --async).",
+    ),
+    click.option(
+        "--notify-command",
+        metavar="'PROGRAM ARG...'",
+        help="What the service runs then, as you; no shell reads it (needs --async). See 'bits notify'.",
+    ),
     click.option("-q", "--quiet", is_flag=True, help="Show no progress."),
     json_option,
     socket_option,
@@ -86,6 +97,8 @@ class Wishes:
     retry_delay: int
     no_proxy_env: bool
     user: str | None
+    notify_url: str | None
+    notify_command: str | None
     quiet: bool
     as_json: bool
     password: PasswordSource
@@ -93,6 +106,10 @@ class Wishes:
     def settings(self, urls: Iterable[str]) -> dict[str, Any]:
         """Return the job's properties; says which proxies the shell's environment brings in. Raises UsageError."""
         settings: dict[str, Any] = {"priority": self.priority, "minimum_retry_delay": self.retry_delay}
+        if not self.is_async and (self.notify_url or self.notify_command):
+            raise click.UsageError("who waits for the job needs no notification: say --async")
+        if self.notify_url:
+            settings["notify_url"] = targets.checked_url(self.notify_url)
         if self.headers:
             settings["custom_headers"] = targets.checked_headers(self.headers)
         if not self.no_proxy_env:
@@ -138,8 +155,10 @@ def start_service_if_needed() -> None:
 def carry_out(context: Context, job: Json, wishes: Wishes) -> None:
     """Create a job and see it to its end, or print its id where nobody is to wait."""
     login = wishes.login()
+    command = None if wishes.notify_command is None else split_command(wishes.notify_command)
     session = context.session(start=start_service_if_needed)
-    job_id = session.perform(calls.create_large_job(job) if login is None else create_with(job, login))
+    preparing = preparations(login, command)
+    job_id = session.perform(create_with(job, preparing) if preparing else calls.create_large_job(job))
     if wishes.is_async:
         print_json({"id": job_id}) if wishes.as_json else say(job_id)
         return
@@ -155,12 +174,29 @@ def carry_out(context: Context, job: Json, wishes: Wishes) -> None:
         print_paths(results(ended, files))
 
 
-def create_with(job: Json, login: Login) -> Script[str]:
-    """Create a job that has a user name and a password for whatever scheme its servers ask for, then resume it."""
+def preparations(login: Login | None, command: tuple[str, Sequence[str]] | None) -> list[Callable[[str], Call[Json]]]:
+    """Return what is to be done with a job before it runs.
+
+    A user name and a password are for whatever scheme its servers ask for.
+    """
+    preparing: list[Callable[[str], Call[Json]]] = []
+    if command is not None:
+        preparing.append(lambda job_id: notifications.set_command(job_id, *command))
+    if login is not None:
+        preparing += (functools.partial(_login, login, scheme) for scheme in SCHEMES)
+    return preparing
+
+
+def _login(login: Login, scheme: str, job_id: str) -> Call[Json]:
+    return calls.set_credentials(job_id, "server", scheme, login.user, login.password)
+
+
+def create_with(job: Json, preparing: Iterable[Callable[[str], Call[Json]]]) -> Script[str]:
+    """Create a job, prepare it, then resume it."""
     job_id = yield from calls.create_large_job({**job, "resume": False})
     try:
-        for scheme in SCHEMES:
-            yield calls.set_credentials(job_id, "server", scheme, login.user, login.password)
+        for prepare in preparing:
+            yield prepare(job_id)
         yield calls.resume(job_id)
     except BitsError:
         yield calls.cancel(job_id)
