@@ -157,6 +157,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "ReplyNameIn": {"file_name": "/tmp/x"},
     "ProxySettingsIn": {"usage": "no_proxy"},
     "PeerCachingIn": {"configuration_flags": 1},
+    "EventLogIn": {"analytic": True},
     "CustomHeadersIn": {"custom_headers": "X: y"},
     "ClientCertificateIn": {"location": "current_user", "store": "MY", "sha1": "0" * 40},
     "CertificateAnswer": {"error": None},

@@ -13,6 +13,7 @@ from openbits.api.base import CALLER, HEARTBEAT_S, answer, event
 from openbits.api.certificate_handlers import CertificateHandlers
 from openbits.api.credential_handlers import CredentialHandlers
 from openbits.api.demand_handlers import DemandHandlers
+from openbits.api.eventlog_handlers import EventLogHandlers
 from openbits.api.notification_handlers import NotificationHandlers
 from openbits.api.openapi import describe
 from openbits.api.ownership_handlers import OwnershipHandlers
@@ -38,6 +39,7 @@ class Handlers(
     CredentialHandlers,
     ReplyHandlers,
     PeerCachingHandlers,
+    EventLogHandlers,
     DemandHandlers,
 ):
     """One method for each row of api.routes.ROUTES."""

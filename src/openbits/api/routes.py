@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from openbits.api import certificate_wire, demand_wire, notification_wire, peercaching_wire, wire
+from openbits.api import certificate_wire, demand_wire, eventlog_wire, notification_wire, peercaching_wire, wire
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -480,6 +480,21 @@ ROUTES: tuple[Route, ...] = (
         handler="discover_peers",
         text="Look for peers: S_FALSE, for nobody does yet; administrators only (C6).",
         answer=wire.CallResult,
+    ),
+    Route(
+        method="GET",
+        path="/v1/event-log",
+        handler="event_log",
+        text="What is logged (B44).",
+        answer=eventlog_wire.EventLogOut,
+    ),
+    Route(
+        method="PUT",
+        path="/v1/event-log",
+        handler="set_event_log",
+        text="Let events of the level verbose be logged, or not; administrators only (B44).",
+        body=eventlog_wire.EventLogIn,
+        answer=eventlog_wire.EventLogOut,
     ),
     Route(
         method="GET",

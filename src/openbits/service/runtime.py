@@ -31,6 +31,7 @@ from openbits.core.schedule import Limits
 from openbits.errors import BitsError
 from openbits.frames.channel import Channel
 from openbits.service.bandwidth import Broker
+from openbits.service.analytic import AnalyticChannel
 from openbits.service.certificates import CertificateCalls
 from openbits.service.clock import SteadyClock
 from openbits.service.configuration import Configuration, account_rules
@@ -246,6 +247,7 @@ class Runtime:
             tasks=self._tasks,
         )
         self.services = Services(
+            analytic=AnalyticChannel(self.ledger, is_system=is_system),
             certificates=CertificateCalls(self.ledger, self.pool),
             credentials=CredentialCalls(self.ledger, secrets),
             demand=DemandCalls(self.ledger, self.policies.effective),

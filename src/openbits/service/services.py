@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from openbits.service.analytic import AnalyticChannel
 from openbits.service.certificates import CertificateCalls
 from openbits.service.credentials import CredentialCalls
 from openbits.service.demand import DemandCalls
@@ -24,6 +25,7 @@ class Services:
     """One object for each group of calls."""
 
     manager: Manager
+    analytic: AnalyticChannel
     certificates: CertificateCalls
     credentials: CredentialCalls
     demand: DemandCalls
