@@ -91,12 +91,15 @@ def read_job(call: Invocation) -> Json:
 
 def end(call: Invocation, job: Json) -> int:
     """Complete or cancel a job that is settled, say how it ended and return the exit status."""
+    if job["state"] == "TRANSFERRED":
+        job = _completed(call.session, job["id"])
     match job["state"]:
-        case "TRANSFERRED" | "ACKNOWLEDGED":
-            if job["state"] == "TRANSFERRED":
-                _complete(call.session, job["id"])
+        case "ACKNOWLEDGED" if job["files_transferred"] == job["files_total"]:
             call.output.line("Transfer complete.")
             return ExitCode.DONE
+        case "ACKNOWLEDGED":
+            call.output.line("Unable to complete transfer.")
+            note("bitsadmin: somebody completed the job before all of its files were transferred: the others are lost")
         case "CANCELLED":
             call.output.line("Transfer canceled.")
         case _:
@@ -107,15 +110,19 @@ def end(call: Invocation, job: Json) -> int:
     return ExitCode.TRANSFER_FAILED
 
 
-def _complete(session: Session, job_id: str) -> None:
+def _completed(session: Session, job_id: str) -> Json:
+    """Complete a job and return it; raises Failure."""
     try:
         with attempt("complete job"):
-            session.perform(calls.complete(job_id))
+            completed: Json = session.perform(calls.complete(job_id))["job"]
+            return completed
     except Failure as failure:
+        if failure.error.name == "BG_E_INVALID_STATE":
+            # Somebody else completed or cancelled it in the same moment.
+            return session.perform(calls.job(job_id))
         # The files are all here: an error such as a full disk at their new names is one to mend, not to throw away.
-        if failure.error.name != "BG_E_INVALID_STATE":
-            note(f"bitsadmin: nothing is lost: then call 'bitsadmin /complete {guid(job_id)}' again")
-            raise
+        note(f"bitsadmin: nothing is lost: then call 'bitsadmin /complete {guid(job_id)}' again")
+        raise
 
 
 def _cancel(session: Session, job_id: str) -> None:
