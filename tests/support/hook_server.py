@@ -37,8 +37,6 @@ class HookServer:
             def do_POST(self) -> None:
                 outer._answer(self)
 
-            do_GET = do_POST
-
             def log_message(self, *_: object) -> None:
                 """Nobody reads it."""
 

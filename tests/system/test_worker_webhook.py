@@ -1,4 +1,4 @@
-"""A worker POSTs notices: to the URL that was named, by the proxy and with the trust that it was told, proving nothing."""
+"""A worker POSTs notices: to the URL that was named, by the proxy and with the trust of the order, proving nothing."""
 
 from __future__ import annotations
 
