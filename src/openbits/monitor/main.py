@@ -78,7 +78,7 @@ def serve(chosen: Places, *, service_command: tuple[str, ...], zygote_command: t
         name="service",
         command=(*service_command, *_service_options(chosen, account, key), *listener),
         # Where the bus is that tells who is logged on: a machine, or a test, may have it elsewhere.
-        environment=_environment(home, "DBUS_SYSTEM_BUS_ADDRESS"),
+        environment=_environment(home, "DBUS_SYSTEM_BUS_ADDRESS", "OPENBITS_JOURNAL_SOCKET"),
         capabilities=_SERVICE_CAPABILITIES if is_system else frozenset(),
         inherited=(lock_fd, key.fd) if listener_fd is None else (lock_fd, key.fd, listener_fd),
     )

@@ -12,6 +12,7 @@ from openbits.core.model import Caller, Job
 from openbits.service.calls import CheckResult
 from openbits.service.configuration import Configuration
 from openbits.service.evaluators import evaluation_health
+from openbits.service.journal import Journal
 from openbits.service.logon.logon import Logon
 from openbits.service.schemes import scheme_health
 from openbits.service.terms import Terms
@@ -37,6 +38,7 @@ class Health:
     pool: WorkerPool
     tickets: MachineTickets
     terms: Terms
+    journal: Journal
 
     def __call__(self, caller: Caller) -> list[CheckResult]:
         """Return the lines that this caller may see."""
@@ -65,6 +67,8 @@ class Health:
         known = (job for job in self.jobs() if caller.is_administrator or access.owns(caller, job.owner))
         is_well, text = self.terms.health(known)
         yield CheckResult(name="stored credentials", ok=is_well, message=text)
+        is_well, text = self.journal.health()
+        yield CheckResult(name="journal", ok=is_well, message=text)
         free = os.statvfs(self.state_directory)
         free_bytes = free.f_bavail * free.f_frsize
         text = f"{free_bytes // 2**20} MiB free for the job store"

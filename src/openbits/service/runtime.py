@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from openbits.core import eventlog
 from openbits.core.blocking import is_blocked_by_policy, waits_for_policy
 from openbits.core.environment import Environment
 from openbits.core.events import (
@@ -18,6 +19,7 @@ from openbits.core.events import (
     BandwidthChanged,
     DeadlineReached,
     EndSession,
+    Entry,
     FinishFiles,
     LogonChanged,
     NetworkChanged,
@@ -30,6 +32,8 @@ from openbits.core.model import AccountKind, Job, JobState
 from openbits.core.schedule import Limits
 from openbits.errors import BitsError
 from openbits.frames.channel import Channel
+from openbits.service import journal
+from openbits.service.analytic import AnalyticChannel
 from openbits.service.bandwidth import Broker
 from openbits.service.analytic import AnalyticChannel
 from openbits.service.certificates import CertificateCalls
@@ -45,6 +49,7 @@ from openbits.service.headers import HeaderCalls
 from openbits.service.health import Health
 from openbits.service.helpertokens import HelperTokens
 from openbits.service.intake import Intake
+from openbits.service.journal import Journal, name_of_account
 from openbits.service.ledger import RETRY_FULL_STORE_S, Committed, Ledger
 from openbits.service.logon.logon import Logon
 from openbits.service.logon.people import People
@@ -61,6 +66,7 @@ from openbits.service.peercaching import PeerCaching
 from openbits.service.policies import Policies, owners_of
 from openbits.service.proxies import AccountProxies
 from openbits.service.records import ProgressReport
+from openbits.service.refusals import check_limits
 from openbits.service.runs import Conductor
 from openbits.service.sealing import seal_old
 from openbits.service.secrets import Secrets
@@ -139,6 +145,7 @@ class Runtime:
             on_change=self._policy_changed,
         )
         self.feed = Feed()
+        self.journal = Journal(os.environ.get(journal.VARIABLE, journal.SOCKET), name_of_account)
         self.broker = Broker(lambda: self.policies.in_force().limits)
         self.pool = WorkerPool(
             monitor,
@@ -232,6 +239,7 @@ class Runtime:
                     pool=self.pool,
                     tickets=self.tickets,
                     terms=self.terms,
+                    journal=self.journal,
                 ),
                 background_running=lambda: self.dispatcher.background_running,
                 statistics=self.statistics,
@@ -272,6 +280,7 @@ class Runtime:
         self._network.start()
         await self.logon.start()
         self._tasks.start("ledger", self.ledger.run())
+        self._note_start()
         has_old = (self.store_report.migrated_from or FIRST_SEALED) < FIRST_SEALED
         for job_id, job in self.ledger.jobs.items():
             old = seal_old(self._secrets, job)
@@ -305,6 +314,17 @@ class Runtime:
         self._take_note(dict(self.ledger.jobs))
         self.notifications.start()
 
+    def _note_start(self) -> None:
+        """What administrators should know of this start (events 16391, 16397)."""
+        moved = self.store_report.set_aside
+        if moved is not None:
+            text = f"the job list could not be read, and is {moved} now: {self.store_report.reason}"
+            fields = (("set_aside", moved),)
+            self.ledger.record(Entry(kind="store", text=text, event_id=eventlog.STORE_UNREADABLE, fields=fields))
+        contradiction = check_limits(self.configuration.quotas)
+        if contradiction is not None:
+            self.ledger.record(contradiction)
+
     async def stop(self, exit_status: int) -> None:
         """Stop all transfers so that nothing received is lost, write everything down, tell the monitor."""
         self._stopping = True
@@ -324,6 +344,7 @@ class Runtime:
         await self._tasks.cancel()
         self._writer.shutdown()
         self._store.close()
+        self.journal.close()
 
     def reload(self, configuration: Configuration) -> None:
         """Let a new configuration take effect, for everything that starts from now on."""
@@ -489,6 +510,7 @@ class Runtime:
                 self.conductor.change_priority(job_id, job.settings.priority)
         for event in committed.events:
             self.feed.publish(event)
+            self.journal.write(event)
         if not self._starting and not self._stopping:
             self._take_note(committed.after)
 
