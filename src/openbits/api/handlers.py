@@ -18,6 +18,7 @@ from openbits.api.notification_handlers import NotificationHandlers
 from openbits.api.openapi import describe
 from openbits.api.ownership_handlers import OwnershipHandlers
 from openbits.api.peercaching_handlers import PeerCachingHandlers
+from openbits.api.policy_handlers import PolicyHandlers
 from openbits.api.proxy_handlers import ProxyHandlers
 from openbits.api.reply_handlers import ReplyHandlers
 from openbits.api.token_handlers import TokenHandlers
@@ -39,6 +40,7 @@ class Handlers(
     CredentialHandlers,
     ReplyHandlers,
     PeerCachingHandlers,
+    PolicyHandlers,
     EventLogHandlers,
     DemandHandlers,
 ):

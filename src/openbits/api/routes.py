@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from openbits.api import certificate_wire, demand_wire, eventlog_wire, notification_wire, peercaching_wire, wire
+from openbits.api import (
+    certificate_wire,
+    demand_wire,
+    eventlog_wire,
+    notification_wire,
+    peercaching_wire,
+    policy_wire,
+    wire,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -390,6 +398,20 @@ ROUTES: tuple[Route, ...] = (
         text="For what the helper token is used (T3).",
         body=wire.HelperFlagsIn,
         answer=wire.CallResult,
+    ),
+    Route(
+        method="GET",
+        path="/v1/policy",
+        handler="policy",
+        text="What an administrator has decided for the machine, what holds now, and who says so (P1–P16).",
+        answer=policy_wire.PolicyOut,
+    ),
+    Route(
+        method="POST",
+        path="/v1/policy/reload",
+        handler="reload_policy",
+        text="Have the policy files read now; administrators only. Files that are wrong change nothing.",
+        answer=policy_wire.PolicyOut,
     ),
     Route(
         method="GET",

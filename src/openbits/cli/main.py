@@ -50,6 +50,7 @@ COMMANDS: Final = {
     "list": ("openbits.cli.show", "list_jobs", "List jobs."),
     "show": ("openbits.cli.show", "show", "Show everything about a job."),
     "why": ("openbits.cli.show", "why", "Say what a job waits for."),
+    "policy": ("openbits.cli.policy", "policy", "Show what an administrator has decided for the machine."),
     "proxy": ("openbits.cli.proxy", "proxy", "Show and set the proxies of an account."),
     "events": ("openbits.cli.watch", "events", "Show what happened, and what happens."),
     "monitor": ("openbits.cli.watch", "monitor", "Watch jobs as they move."),

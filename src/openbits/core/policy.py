@@ -106,8 +106,7 @@ def _zone(value: Any) -> str:
 
 _NO_COSTS: Final = "what a network costs is not found out yet"
 _NO_PEERS: Final = "there is no peer caching yet"
-_RATE: Final = "kilobits per second"
-_CHOICE: Final = "1 to 5, or a mask"
+_RATE: Final = "kbit/s"
 
 
 def _limit(inventory: str, text: str) -> Key:
@@ -115,7 +114,7 @@ def _limit(inventory: str, text: str) -> Key:
 
 
 def _cost_key(text: str) -> Key:
-    return Key(inventory="P11", unit=_CHOICE, text=text, check=_cost, default="1", lacks_effect=_NO_COSTS)
+    return Key(inventory="P11", unit="", text=text, check=_cost, default="1", lacks_effect=_NO_COSTS)
 
 
 def _quota(inventory: str, name: str, text: str) -> Key:
@@ -161,15 +160,15 @@ KEYS: Final[Mapping[str, Key]] = MappingProxyType(
         "quotas.max_files_per_job": _quota("P6", "max_files_per_job", "files of one job"),
         "quotas.max_ranges_per_file": _quota("P7", "max_ranges_per_file", "ranges of one file"),
         "max_internet_bandwidth.from_hour": Key(
-            inventory="P2", unit="hour", text="when limit_kbps begins to hold", check=_whole(0, 23), default="8"
+            inventory="P2", unit="h", text="when limit_kbps begins to hold", check=_whole(0, 23), default="8"
         ),
         "max_internet_bandwidth.to_hour": Key(
-            inventory="P2", unit="hour", text="when it ends", check=_whole(0, 23), default="17"
+            inventory="P2", unit="h", text="when it ends", check=_whole(0, 23), default="17"
         ),
         "max_internet_bandwidth.limit_kbps": _limit("P2", "for all background jobs together, between the two"),
         "max_internet_bandwidth.limit_outside_kbps": _limit("P2", "for all background jobs together, otherwise"),
         "work_schedule.hours": Key(
-            inventory="P10", unit="days and times", text="the hours of work; all others are not", check=_hours
+            inventory="P10", unit="", text="the hours of work; all others are not", check=_hours
         ),
         "work_schedule.work_high_kbps": _limit("P10", "for HIGH jobs, in the hours of work"),
         "work_schedule.work_normal_kbps": _limit("P10", "for NORMAL jobs, in the hours of work"),
@@ -187,7 +186,7 @@ KEYS: Final[Mapping[str, Key]] = MappingProxyType(
         ),
         "maintenance.hours": Key(
             inventory="P9",
-            unit="days and times",
+            unit="",
             text="the hours in which these limits hold, and no others",
             check=_hours,
         ),

@@ -14,6 +14,7 @@ from openbits.service.configuration import Configuration
 from openbits.service.evaluators import evaluation_health
 from openbits.service.journal import Journal
 from openbits.service.logon.logon import Logon
+from openbits.service.policies import Policies
 from openbits.service.schemes import scheme_health
 from openbits.service.terms import Terms
 from openbits.service.tickets import MachineTickets
@@ -38,6 +39,7 @@ class Health:
     pool: WorkerPool
     tickets: MachineTickets
     terms: Terms
+    policies: Policies
     journal: Journal
 
     def __call__(self, caller: Caller) -> list[CheckResult]:
@@ -57,6 +59,8 @@ class Health:
         connected = self.has_network()
         text = "there is a route out of this machine" if connected else "there is no route out of this machine"
         yield CheckResult(name="network", ok=connected, message=text)
+        is_well, text = self.policies.health()
+        yield CheckResult(name="policy", ok=is_well, message=text)
         is_well, text = evaluation_health()
         yield CheckResult(name="proxy scripts", ok=is_well, message=text)
         is_well, text = trust_health()

@@ -152,6 +152,13 @@ class Policies:
         # A limit that is not written down is unlimited, and limits nobody.
         return f"{limit.key}, {self.loaded.sources.get(limit.key, self.directory)}"
 
+    def health(self) -> tuple[bool, str]:
+        """Whether the files are in force, and a sentence about them."""
+        if self.problem:
+            return False, f"{self.problem}; in force is what was there before"
+        trouble = f"; {self._watch.problem}: changes need a reload" if self._watch and self._watch.problem else ""
+        return not trouble, f"{len(self.loaded.sources)} values of {len(self.loaded.files)} files in force{trouble}"
+
     def shown(self) -> list[Shown]:
         """Every value, what it is, and who says so."""
         configuration, loaded = self._configuration(), self.loaded

@@ -239,6 +239,7 @@ class Runtime:
                     pool=self.pool,
                     tickets=self.tickets,
                     terms=self.terms,
+                    policies=self.policies,
                     journal=self.journal,
                 ),
                 background_running=lambda: self.dispatcher.background_running,
@@ -265,6 +266,7 @@ class Runtime:
             manager=self.manager,
             ownership=self.ownership,
             peer_caching=PeerCaching(self.ledger, lambda: self.policies.peer_caching, is_system=is_system),
+            policies=self.policies,
             proxies=self.proxies,
             replies=Replies(
                 ledger=self.ledger, conductor=self.conductor, intake=intake, tokens=self.tokens, pool=self.pool

@@ -15,6 +15,7 @@ from openbits.service.notifications import Notifications
 from openbits.service.notifycommands import NotifyCommandCalls
 from openbits.service.ownership import Ownership
 from openbits.service.peercaching import PeerCaching
+from openbits.service.policies import Policies
 from openbits.service.proxies import AccountProxies
 from openbits.service.uploads import Replies
 from openbits.service.validators import Validators
@@ -34,6 +35,7 @@ class Services:
     notify_commands: NotifyCommandCalls
     ownership: Ownership
     peer_caching: PeerCaching
+    policies: Policies
     proxies: AccountProxies
     replies: Replies
     tokens: HelperTokens
