@@ -97,6 +97,21 @@ class FakeService:
                 spawn = frames.SpawnWorker(request=request, uid=uid, gid=gid, groups=tuple(groups))
                 self.channel.send(spawn, (theirs.fileno(),))
                 theirs.close()
+            case {
+                "do": "spawn keeper",
+                "request": int(request),
+                "uid": int(uid),
+                "gid": int(gid),
+                "groups": list(groups),
+            }:
+                self.workers[request], theirs = Channel.pair()
+                spawn = frames.SpawnWorker(request=request, uid=uid, gid=gid, groups=tuple(groups), runs_program=True)
+                self.channel.send(spawn, (theirs.fileno(),))
+                theirs.close()
+            case {"do": "send", "request": int(request), "text": str(text)}:
+                self.workers[request].send(text.encode())
+            case {"do": "receive", "request": int(request)}:
+                self.tell({"received": self.workers[request].recv(100_000).decode()})
             case {"do": "release", "request": int(request)}:
                 self.workers.pop(request).close()
             case {"do": "ask", "request": int(request), "text": str(text)}:
