@@ -13,7 +13,7 @@ from typing import Any
 PAIRS = (
     r"^GUID: (?P<guid>\{[0-9A-F-]{36}\}) DISPLAY: '(?P<display>.*)'$",
     r"^TYPE: (?P<type>\S+) STATE: (?P<state>\S+) OWNER: (?P<domain>[^\\]*)\\(?P<user>.*)$",
-    r"^PRIORITY: (?P<priority>\S+) FILES: (?P<files_done>\d+) / (?P<files>\d+) BYTES: (?P<bytes_done>.*) / (?P<bytes>.*)$",
+    r"^PRIORITY: (?P<priority>\S+) FILES: (?P<files_done>.+) / (?P<files>.+) BYTES: (?P<bytes_done>.*) / (?P<bytes>.*)",
     r"^CREATION TIME: (?P<created>\S+ \S+ [AP]M) MODIFICATION TIME: (?P<modified>\S+ \S+ [AP]M)$",
     r"^COMPLETION TIME: (?P<completed>UNKNOWN|\S+ \S+ [AP]M) ACL FLAGS:(?P<acl>.*)$",
     r"^NOTIFY INTERFACE: (?P<interface>REGISTERED|UNREGISTERED) NOTIFICATION FLAGS: (?P<flags>\d+)$",
