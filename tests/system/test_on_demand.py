@@ -203,7 +203,9 @@ def test_the_owner_reads_what_is_here_while_the_rest_comes(daemon: Daemon, origi
     """F5: of a file that is fetched whole, as far as it is transferred."""
     target = os.path.join(alice.home, "growing")
     job = daemon.submit(origin.url(f"/gen/{SIZE}/120?rate=1500000"), "-o", target, account=alice)
-    seen = daemon.wait_job(job, lambda job: job["bytes_transferred"] > 1_000_000)
+    wait_until(lambda: daemon.show(job)["bytes_transferred"] > 1_000_000, "bytes to come in")
+    seen = daemon.show(job)
+    assert seen["state"] == "TRANSFERRING"
     [file] = daemon.show(job)["files"]
     temporary = file["temporary_name"]
     assert os.path.dirname(temporary) == alice.home

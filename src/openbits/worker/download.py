@@ -70,6 +70,7 @@ class Download(HttpFetch):
         """Take up what an earlier run left, or begin."""
         try:
             if self.spec.durable_bytes and not self._take_up():
+                self.uncount(self.spec.durable_bytes)
                 self._reason = "the temporary file is not as it was left: the file is fetched again from the beginning"
             size = self._known.size
             if self._position and size == self._position:
@@ -154,6 +155,7 @@ class Download(HttpFetch):
         self.sink.reset()
         if self._checksum is not None:
             self._checksum.reset()
+        self.uncount(self._position)
         self._position = 0
         self._known = Validator()
 
@@ -286,11 +288,14 @@ class Download(HttpFetch):
         elif self._decoder is None:
             self._store(data)
         else:
+            before = self._position
             try:
                 for piece in self._decoder.feed(data):
                     self._store(piece)
             except CodingError as error:
                 raise TransferError(self._bad_coding(error)) from None
+            self.count(len(data), self._position, stored=self._position - before)
+            return
         self.count(len(data), self._position)
 
     def _store(self, data: bytes) -> None:
@@ -382,11 +387,13 @@ class Download(HttpFetch):
     def ended(self) -> None:
         """See `HttpFetch`."""
         if self._decoder is not None:
+            before = self._position
             try:
                 for piece in self._decoder.finish():
                     self._store(piece)
             except CodingError as error:
                 raise TransferError(self._bad_coding(error)) from None
+            self.count(0, self._position, stored=self._position - before)
         size = self._known.size
         if self._expect or (size is not None and self._position < size):
             if not self._attempt_bytes or self._expect:

@@ -306,8 +306,11 @@ class HttpFetch(ABC):
 
     # --- progress, breaks and ends -----------------------------------------------------------
 
-    def count(self, count: int, position: int) -> None:
-        """`count` bytes came in, and the file is whole up to `position`."""
+    def count(self, count: int, position: int, *, stored: int | None = None) -> None:
+        """`count` bytes came in, and the file is whole up to `position`.
+
+        `stored` is how many bytes of the file they are, where that is another number: the limit is one for files.
+        """
         self._attempt_bytes += count
         self._lane.watchdog.touch()
         run = self.run
@@ -316,10 +319,15 @@ class HttpFetch(ABC):
             self._progress_at = self._loop.now
             run.has_progressed = True
         if run.allowance is not None:
-            run.allowance -= count
+            run.allowance -= count if stored is None else stored
             if run.allowance < 0:
                 raise TransferError(too_large(self.spec.remote_name, run.settings.max_download_bytes or 0))
         run.on_received(self.spec.index, position)
+
+    def uncount(self, dropped_bytes: int) -> None:
+        """So many bytes are gone again: what the job may not exceed is what it has (J64)."""
+        if self.run.allowance is not None:
+            self.run.allowance += dropped_bytes
 
     def handle(self, failure: Failure) -> None:
         """A request failed."""

@@ -133,6 +133,9 @@ def create(directory: Directory, name: str, *, umask: int) -> int:
 def reopen(directory: Directory, name: str, *, least_bytes: int = 0) -> int | None:
     """Open a file of an earlier run; None when there is none, or not the one that we left."""
     try:
+        # What is no file is not even opened: a device may do something when it is.
+        if not stat.S_ISREG(os.stat(name, dir_fd=directory.fd, follow_symlinks=False).st_mode):
+            return None
         fd = os.open(name, _FILE, dir_fd=directory.fd)
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EACCES):

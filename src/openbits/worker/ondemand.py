@@ -261,6 +261,7 @@ class OnDemand(HttpFetch):
             self._reason = "the remote file has changed: what was requested is fetched again"
         self._wanted = merged((*self._wanted, *written))
         self._known = Validator()
+        self.uncount(self._stored)
         self._stored = self._furthest = 0
         self._is_announced = False
         self.sink.reset()

@@ -60,6 +60,7 @@ class RangeDownload(HttpFetch):
             return
         try:
             if self.spec.durable_bytes and not self._take_up():
+                self.uncount(self.spec.durable_bytes)
                 self._reason = "the ranges cannot be continued: they are fetched again from the beginning"
                 self._known = Validator()
             if self._layout is not None and self._stored == self._layout.total:
@@ -175,6 +176,7 @@ class RangeDownload(HttpFetch):
         self._reason = f"{why}: the ranges are fetched again from the beginning"
         self._known = Validator()
         self._layout = None
+        self.uncount(self._stored)
         self._stored = self._stored_before = 0
         self._is_announced = False
         self.sink.reset()
