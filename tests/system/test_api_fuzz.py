@@ -122,7 +122,9 @@ def jobs(session: requests.Session, account: TestAccount) -> list[str]:
 
 def operations(description: dict[str, Any]) -> list[Any]:
     schema = schemathesis.openapi.from_dict(description)
-    return [result.ok() for result in schema.get_all_operations() if isinstance(result, Ok)]
+    found = [result.ok() for result in schema.get_all_operations() if isinstance(result, Ok)]
+    # A stream that ends with its program only, and takes nothing that could be wrong: it is tested elsewhere.
+    return [operation for operation in found if operation.path != "/v1/notifications"]
 
 
 def check(case: Any, response: Any) -> None:

@@ -158,11 +158,12 @@ class AsyncListener:
                 self._registered.pop(job_id, None)
 
     async def _serve(self, connection: AsyncReader, reading: QuestionStream) -> None:
+        reason = ""
         try:
             while True:
                 self._take(await _read(connection, reading))
         except BitsError as error:
-            reason = error
+            reason = str(error)
         finally:
             connection.close()
         if self._connection is connection:

@@ -221,11 +221,12 @@ class Listener:
     # --- what comes -----------------------------------------------------------------------------------------
 
     def _serve(self, connection: Connection, reading: QuestionStream, is_closed: threading.Event) -> None:
+        reason = ""
         try:
             while True:
                 self._take(_read(connection, reading))
         except BitsError as error:
-            reason = error
+            reason = str(error)
         finally:
             connection.close()
         with self._lock:

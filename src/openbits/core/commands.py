@@ -34,7 +34,8 @@ def checked(program: str | None, parameters: str | Sequence[str] | None) -> Noti
     arguments = _vector(program, parameters)
     if any("\0" in each for each in arguments):
         raise _wrong("an argument has a NUL in it, which no program can be given")
-    length = len(parameters) if isinstance(parameters, str) else len(shlex.join(arguments))
+    line = shlex.join(arguments) if parameters is not None and not isinstance(parameters, str) else parameters or ""
+    length = len(line)
     if length > PARAMETERS_LIMIT:
         raise BitsError(
             "BG_E_STRING_TOO_LONG", f"the parameters have {length} characters; {PARAMETERS_LIMIT} are allowed"

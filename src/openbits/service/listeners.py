@@ -78,8 +78,12 @@ class Stream:
     messages: asyncio.Queue[ToldProgram | Detached | None] = field(default_factory=asyncio.Queue)
     jobs: dict[str, int] = field(default_factory=dict)
     """With the number that the program gave to its call for the job: it may set itself again and again."""
+    asked: int = 0
+    """How many answers are outstanding …"""
     overdue: int = 0
-    """How many answers are outstanding that have taken too long."""
+    """… and how many of them have taken too long."""
+    waits: set[str] = field(default_factory=set)
+    """Jobs that there is something to tell of as soon as it can hear more."""
 
     async def next_message(self) -> ToldProgram | Detached | None:
         """Wait for what it is to be told; None says that nothing comes any more."""
@@ -187,7 +191,7 @@ class Listeners:
         if error and not is_failure(error):
             raise BitsError("E_INVALIDARG", f"{ascii(error)[:80]} is not the name of an error")
         told = Told(error=error, message=" ".join(message.split())[:LONGEST_MESSAGE])
-        del self._open[notice]
+        self._answered(notice)
         if asked.is_overdue:
             self._no_longer_overdue(asked)
             self._late(asked.job_id, asked.subject, told)
@@ -222,6 +226,17 @@ class Listeners:
         stream = self._listening.get(job_id)
         return stream.caller if stream is not None else None
 
+    def has_room(self, job_id: str) -> bool:
+        """Whether a program can hear of a job now: one that hangs keeps some of its threads, and is not asked beyond.
+
+        If not, the job is among the changed ones as soon as it can, or counts as silent.
+        """
+        stream = self._listening.get(job_id)
+        if stream is None or not stream.overdue or stream.asked < AT_ONCE:
+            return True
+        stream.waits.add(job_id)
+        return False
+
     async def tell(self, job: Job, subject: Subject, *, limit_s: float) -> Told:
         """Tell a job's program something, and wait for its answer. Raises Gone, and TimeoutError."""
         stream = self._listening.get(job.id)
@@ -230,6 +245,7 @@ class Listeners:
         name = secrets.token_hex(16)
         answer: asyncio.Future[Told] = asyncio.get_running_loop().create_future()
         asked = self._open[name] = _Open(stream=stream, job_id=job.id, subject=subject, answer=answer)
+        stream.asked += 1
         told = ToldProgram(name=name, job=job, subject=subject, registration=stream.jobs[job.id])
         stream.messages.put_nowait(told)
         try:
@@ -241,10 +257,12 @@ class Listeners:
             asked.is_overdue = True
             self._overdue[job.id] = asked
             stream.overdue += 1
+            if stream.overdue == AT_ONCE:
+                self._look_again(stream)
             log.warning("action=listener-silent job=%s pid=%d", job.id, stream.caller.pid)
             raise
         except asyncio.CancelledError:
-            self._open.pop(name, None)
+            self._answered(name)
             raise
 
     # --- ends -----------------------------------------------------------------------------------------
@@ -269,11 +287,23 @@ class Listeners:
         registration = stream.jobs.pop(job_id)
         for name, asked in [(name, asked) for name, asked in self._open.items() if asked.job_id == job_id]:
             # Whoever is set anew is told anew: what it was asked before it need not answer (N5).
-            del self._open[name]
+            self._answered(name)
             if not asked.answer.done():
                 asked.answer.set_exception(Gone())
         if reason is not None and stream is not unless:
             stream.messages.put_nowait(Detached(job_id=job_id, reason=reason, registration=registration))
+
+    def _answered(self, name: str) -> None:
+        """No answer to this notice is waited for any more."""
+        asked = self._open.pop(name, None)
+        if asked is not None:
+            asked.stream.asked -= 1
+            self._look_again(asked.stream)
+
+    def _look_again(self, stream: Stream) -> None:
+        waits, stream.waits = stream.waits, set()
+        for job_id in waits:
+            self._changed(job_id)
 
     def _no_longer_overdue(self, asked: _Open) -> None:
         if self._overdue.get(asked.job_id) is asked:

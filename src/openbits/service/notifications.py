@@ -10,18 +10,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
-from typing import Final
 
 from openbits.core import telling
 from openbits.core.accounts import AccountRules, kind_of
 from openbits.core.events import FilesAnnounced, Noted, NoticeTaken
-from openbits.core.model import AccountKind, ByteRange, Job
+from openbits.core.model import AccountKind, Job
 from openbits.core.pieces import merged
 from openbits.core.telling import Channel, Kind, Means, Obstacle, Subject
 from openbits.errors import BitsError
 from openbits.service import notices
 from openbits.service.configuration import Notifications as Limits
+from openbits.service.lanes import REMARKS, Lane, Telling, has_other_ways, stamp
 from openbits.service.ledger import RETRY_FULL_STORE_S, Draft, Ledger
 from openbits.service.listeners import AT_ONCE, Gone, Listeners, Told
 from openbits.service.messengers import Messengers
@@ -30,60 +29,6 @@ from openbits.service.turns import Turns
 from openbits.service.worker import WorkerGone
 
 log = logging.getLogger(__name__)
-
-_REMARKS: Final = {
-    Obstacle.SILENT: "the program that listens to it does not answer, and is told when it does",
-    Obstacle.LOGGED_OFF: "its owner is told when he logs on",
-    Obstacle.FORBIDDEN: "its command line is not run",
-    Obstacle.SERVICE_ACCOUNT: "its command line is never run: its owner is a service account",
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Telling:
-    """What is to be told, and how."""
-
-    job: Job
-    subject: Subject
-    channel: Channel
-    uid: int
-    """In whose name."""
-
-
-@dataclass(eq=False, slots=True, kw_only=True)
-class _Lane:
-    """What is told of one job, in order: by the programs and the command line, or, beside that, by its URL."""
-
-    job_id: str
-    is_for_url: bool = False
-    is_queued: bool = False
-    is_busy: bool = False
-    about: tuple[Kind, int | None] | None = None
-    """What the failures below are about."""
-    failed: set[Channel] = field(default_factory=set)
-    rounds: int = 0
-    again_at: float | None = None
-    timer: asyncio.TimerHandle | None = None
-    trouble: str = ""
-    obstacle: Obstacle | None = None
-    first: int = 0
-    """Where the search for files begins that are still to be told of."""
-    is_modified: bool = False
-    ranges: dict[int, tuple[ByteRange, ...]] = field(default_factory=dict)
-    told_at: dict[Kind, float] = field(default_factory=dict)
-    late: int = 0
-    """Answers that came after their time, and are being written down."""
-
-    def begin_anew(self) -> None:
-        """Forget what has failed: something is different now."""
-        self.failed.clear()
-        self.rounds, self.again_at, self.trouble = 0, None, ""
-
-    def drop_timer(self) -> None:
-        """Wait no more."""
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
 
 
 class Notifications:
@@ -109,9 +54,9 @@ class Notifications:
         self._commands_forbidden = commands_forbidden
         self.messengers = messengers
         self.listeners = Listeners(job=ledger.jobs.get, changed=self._listener_changed, late=self._answered_late)
-        self._turns: Turns[_Lane] = Turns(AT_ONCE, self._begin)
-        self._lanes: dict[str, _Lane] = {}
-        self._url_lanes: dict[str, _Lane] = {}
+        self._turns: Turns[Lane] = Turns(AT_ONCE, self._begin)
+        self._lanes: dict[str, Lane] = {}
+        self._url_lanes: dict[str, Lane] = {}
         self._is_open = False
 
     def __repr__(self) -> str:
@@ -146,7 +91,7 @@ class Notifications:
                 self._forget(job_id)
                 continue
             was = before[job_id]
-            if was is not None and _has_other_ways(was, job):
+            if was is not None and has_other_ways(was, job):
                 self._begin_anew(job_id)
             if was is not None:
                 self._collect(was, job)
@@ -188,9 +133,9 @@ class Notifications:
             if lane.trouble and lane.again_at is not None:
                 wait_s = max(0.0, lane.again_at - _now())
                 return f"{channel}telling its owner failed, and is tried again in {wait_s:.0f} s: {lane.trouble}"
-            if lane.obstacle in _REMARKS:
+            if lane.obstacle in REMARKS:
                 forbidden = self._commands_forbidden() if lane.obstacle is Obstacle.FORBIDDEN else ""
-                return f"{channel}{_REMARKS[lane.obstacle]}{f': {forbidden}' if forbidden else ''}"
+                return f"{channel}{REMARKS[lane.obstacle]}{f': {forbidden}' if forbidden else ''}"
         return ""
 
     @property
@@ -204,7 +149,7 @@ class Notifications:
         """See whether there is something to tell of a job, and somebody to be told: for most there is not."""
         settings = job.settings
         if settings.notify_url and telling.owed_to_url(job) is not None:
-            self._look(self._url_lanes.setdefault(job.id, _Lane(job_id=job.id, is_for_url=True)))
+            self._look(self._url_lanes.setdefault(job.id, Lane(job_id=job.id, is_for_url=True)))
         elif job.id in self._url_lanes:
             self._look(self._url_lanes[job.id])
         is_listened = self.listeners.is_there(job.id)
@@ -229,10 +174,10 @@ class Notifications:
             return False
         return self.listeners.is_there(job.id) or bool(job.settings.notification_clsid)
 
-    def _lane(self, job_id: str) -> _Lane:
+    def _lane(self, job_id: str) -> Lane:
         lane = self._lanes.get(job_id)
         if lane is None:
-            lane = self._lanes[job_id] = _Lane(job_id=job_id)
+            lane = self._lanes[job_id] = Lane(job_id=job_id)
         return lane
 
     def _forget(self, job_id: str) -> None:
@@ -255,13 +200,13 @@ class Notifications:
 
     # --- who is told what next -------------------------------------------------------------------------------
 
-    def _look(self, lane: _Lane) -> None:
+    def _look(self, lane: Lane) -> None:
         """Let a lane go on, wait, or end."""
         if lane.is_busy or lane.is_queued or lane.late or not self._is_open:
             return
         lane.drop_timer()
         match self._next(lane):
-            case _Telling() as decided:
+            case Telling() as decided:
                 lane.is_queued = True
                 self._turns.want(decided.uid, lane, is_urgent=not decided.subject.is_lossy)
             case float() as again_at:
@@ -269,7 +214,7 @@ class Notifications:
             case None:
                 self._rest(lane)
 
-    def _rest(self, lane: _Lane) -> None:
+    def _rest(self, lane: Lane) -> None:
         """Nothing can be told now: drop what costs memory and means nothing."""
         job = self._ledger.jobs.get(lane.job_id)
         lanes = self._url_lanes if lane.is_for_url else self._lanes
@@ -281,7 +226,7 @@ class Notifications:
         elif lane.obstacle in (None, Obstacle.NOBODY) and not lane.told_at and lanes.get(lane.job_id) is lane:
             del lanes[lane.job_id]
 
-    def _next(self, lane: _Lane) -> _Telling | float | None:
+    def _next(self, lane: Lane) -> Telling | float | None:
         lane.obstacle = None
         job = self._ledger.jobs.get(lane.job_id)
         if job is None or lane.late:
@@ -302,7 +247,7 @@ class Notifications:
             return None
         return self._in_turn(lane, job, subject, found)
 
-    def _next_lossy(self, lane: _Lane, job: Job, means: Means) -> _Telling | float | None:
+    def _next_lossy(self, lane: Lane, job: Job, means: Means) -> Telling | float | None:
         kind = Kind.FILE_RANGES_TRANSFERRED if lane.ranges else Kind.JOB_MODIFICATION
         if not lane.ranges and not lane.is_modified:
             return None
@@ -318,7 +263,7 @@ class Notifications:
             return due
         return self._in_turn(lane, job, subject, found)
 
-    def _in_turn(self, lane: _Lane, job: Job, subject: Subject, found: tuple[Channel, ...]) -> _Telling | float:
+    def _in_turn(self, lane: Lane, job: Job, subject: Subject, found: tuple[Channel, ...]) -> Telling | float | None:
         about = (subject.kind, subject.index)
         if lane.about != about:
             lane.begin_anew()
@@ -328,11 +273,14 @@ class Notifications:
         channel = telling.next_channel(found, lane.failed)
         if channel is None:
             return self._end_round(lane, job)
+        if channel is Channel.CALLBACK and not self.listeners.has_room(job.id):
+            lane.obstacle = Obstacle.SILENT
+            return None
         caller = self.listeners.account(job.id) if channel is Channel.CALLBACK else None
         uid = job.owner.identity.uid if caller is None else caller.identity.uid
-        return _Telling(job=job, subject=subject, channel=channel, uid=uid)
+        return Telling(job=job, subject=subject, channel=channel, uid=uid)
 
-    def _end_round(self, lane: _Lane, job: Job) -> float:
+    def _end_round(self, lane: Lane, job: Job) -> float:
         lane.rounds += 1
         lane.again_at = _now() + telling.pause_s(job, lane.failed, lane.rounds)
         lane.failed.clear()
@@ -351,23 +299,23 @@ class Notifications:
 
     # --- telling ----------------------------------------------------------------------------------------------
 
-    def _begin(self, uid: int, lane: _Lane) -> None:
+    def _begin(self, uid: int, lane: Lane) -> None:
         """A lane has its turn; what it is for may be something else by now, or nothing."""
         lane.is_queued = False
         lane.is_busy = True
         self._tasks.start(f"notice {lane.job_id}", self._take_turn(uid, lane))
 
-    async def _take_turn(self, uid: int, lane: _Lane) -> None:
+    async def _take_turn(self, uid: int, lane: Lane) -> None:
         try:
             decided = self._next(lane) if self._is_open else None
-            if isinstance(decided, _Telling) and decided.uid == uid:
+            if isinstance(decided, Telling) and decided.uid == uid:
                 await self._tell(lane, decided)
         finally:
             lane.is_busy = False
             self._turns.done(uid)
         self._look(lane)
 
-    async def _tell(self, lane: _Lane, decided: _Telling) -> None:
+    async def _tell(self, lane: Lane, decided: Telling) -> None:
         job, subject, channel = decided.job, decided.subject, decided.channel
         if subject.kind is Kind.JOB_MODIFICATION:
             lane.is_modified = False
@@ -398,7 +346,7 @@ class Notifications:
         else:
             await self._taken(lane, job, subject, channel, told)
 
-    async def _carry(self, decided: _Telling) -> Told:
+    async def _carry(self, decided: Telling) -> Told:
         job, subject = decided.job, decided.subject
         match decided.channel:
             case Channel.CALLBACK:
@@ -411,13 +359,13 @@ class Notifications:
                 return await self.messengers.post(job, subject)
 
     @staticmethod
-    def _put_back(lane: _Lane, subject: Subject) -> None:
+    def _put_back(lane: Lane, subject: Subject) -> None:
         if subject.kind is Kind.JOB_MODIFICATION:
             lane.is_modified = True
         elif subject.kind is Kind.FILE_RANGES_TRANSFERRED and subject.index is not None:
             lane.ranges[subject.index] = merged((*lane.ranges.get(subject.index, ()), *subject.ranges))
 
-    def _failed(self, lane: _Lane, decided: _Telling, told: Told) -> None:
+    def _failed(self, lane: Lane, decided: Telling, told: Told) -> None:
         job, subject, channel = decided.job, decided.subject, decided.channel
         now = self._ledger.jobs.get(job.id)
         again_s = None
@@ -431,7 +379,7 @@ class Notifications:
             lane.trouble = f"{told.error}: {told.message}" if told.message else told.error
         self._ledger.post(job.id, Noted(entries=notices.failed(job, subject, channel, told, again_s)))
 
-    async def _taken(self, lane: _Lane, job: Job, subject: Subject, channel: Channel, told: Told) -> None:
+    async def _taken(self, lane: Lane, job: Job, subject: Subject, channel: Channel, told: Told) -> None:
         """Write down that somebody has taken note; only then the next thing is told."""
         if subject.is_lossy:
             return
@@ -442,7 +390,7 @@ class Notifications:
         def write(draft: Draft) -> None:
             present = draft.get(job.id)
             # It may have failed again while somebody was told of the first time: that is news.
-            if present is not None and _stamp(present, subject) == _stamp(job, subject):
+            if present is not None and stamp(present, subject) == stamp(job, subject):
                 notice = telling.told(subject)
                 if notice is not None:
                     draft.apply(job.id, NoticeTaken(notice=notice, by_webhook=channel is Channel.WEBHOOK))
@@ -468,7 +416,7 @@ class Notifications:
             lane.late += 1
             self._tasks.start(f"late answer {job_id}", self._take_late(lane, job, subject, told))
 
-    async def _take_late(self, lane: _Lane, job: Job, subject: Subject, told: Told) -> None:
+    async def _take_late(self, lane: Lane, job: Job, subject: Subject, told: Told) -> None:
         try:
             if not told.error:
                 await self._taken(lane, job, subject, Channel.CALLBACK, told)
@@ -479,22 +427,3 @@ class Notifications:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
-
-
-def _stamp(job: Job, subject: Subject) -> tuple[object, ...]:
-    """What is another one when what was told has happened once more."""
-    if subject.index is not None:
-        return job.error_count, job.part(subject.index).restarts
-    return job.run, job.error_count, job.transferred_at
-
-
-def _has_other_ways(before: Job, after: Job) -> bool:
-    """Whether somebody else is to be told, or otherwise."""
-    if before.notify_command != after.notify_command or before.owner is not after.owner:
-        return True
-    old, new = before.settings, after.settings
-    return old is not new and (old.notification_clsid, old.notify_url, old.notify_flags) != (
-        new.notification_clsid,
-        new.notify_url,
-        new.notify_flags,
-    )
