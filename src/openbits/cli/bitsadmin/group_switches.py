@@ -132,7 +132,7 @@ def _cache(
         help=text,
         function=f"peercaching.{function}",
         is_raw=name.startswith("/get"),
-        action=text[0].lower() + text[1:],
+        action=(text[0].lower() + text[1:]).partition(",")[0],
         needs=needs,
         details=details,
     )

@@ -18,20 +18,17 @@ _HELPER: Final = "1: for local files; 2: for the network; 3: for both; 0: for no
 OWNER: Final = "the owner of the job"
 
 
-def _getter(
-    name: str, row: str, text: str, function: str, *, syntax: str = JOB, details: tuple[str, ...] = ()
-) -> Switch:
+def _getter(name: str, row: str, text: str, function: str, *, syntax: str = JOB, help_text: str = "") -> Switch:
     count = len(syntax.split())
     return Switch(
         name=name,
         row=row,
         syntax=syntax,
         arguments=(count, count),
-        help=f"Print {text}",
+        help=help_text or f"Print {text}",
         function=function,
         is_raw=True,
         action=f"get {text}",
-        details=details,
     )
 
 
@@ -86,7 +83,13 @@ _NOTIFICATIONS: Final = (
         "properties.set_notify_flags",
         details=("The sum of 1 (transferred), 2 (error), 4 (none at all), 8 (modified), 16 (file transferred).",),
     ),
-    _getter("/getnotifyinterface", "B25", "whether a program takes notifications", "properties.get_notify_interface"),
+    _getter(
+        "/getnotifyinterface",
+        "B25",
+        "the notification interface",
+        "properties.get_notify_interface",
+        help_text="Print whether a program takes notifications",
+    ),
 )
 
 _TIMES: Final = (
@@ -275,8 +278,9 @@ _FILES: Final = (
     _getter(
         "/getpeerstats",
         "B36",
-        "how much of a file came from peers",
+        "statistics about peers",
         "files.get_peer_stats",
+        help_text="Print how much of a file came from peers",
         syntax=f"{JOB} {_INDEX}",
     ),
     _setter(
@@ -297,8 +301,16 @@ _FILES: Final = (
         "files.set_reply_file_name",
         details=(_UPLOAD_REPLY,),
     ),
-    _getter("/getreplyprogress", "B38", "how much of the reply is here", "files.get_reply_progress"),
-    _getter("/getreplydata", "B38", "the reply in hexadecimal digits", "files.get_reply_data"),
+    _getter(
+        "/getreplyprogress",
+        "B38",
+        "the reply's progress",
+        "files.get_reply_progress",
+        help_text="Print how much of the reply is here",
+    ),
+    _getter(
+        "/getreplydata", "B38", "the reply", "files.get_reply_data", help_text="Print the reply in hexadecimal digits"
+    ),
 )
 
 _HELPERS: Final = (
@@ -315,7 +327,13 @@ _HELPERS: Final = (
             "A name and a password are refused: nobody is logged on by a password here.",
         ),
     ),
-    _getter("/gethelpertokensid", "B39", "whose helper token there is", "security.get_helper_token_sid"),
+    _getter(
+        "/gethelpertokensid",
+        "B39",
+        "the helper token's account",
+        "security.get_helper_token_sid",
+        help_text="Print whose helper token there is",
+    ),
     _setter(
         "/sethelpertokenflags",
         "B39",

@@ -36,12 +36,12 @@ _REDIRECTS: Final = {0x0000: "follow", 0x0100: "follow and report", 0x0200: "fai
 
 def set_credentials(call: Invocation) -> None:
     """Give the job credentials: a password from the command line, with a warning, or from the terminal."""
-    target, scheme = _target(call.arguments[1]), _scheme(call.arguments[2])
     given = call.arguments[3:]
     has_password = len(given) == 2 and given[1].lower() != "null"
     if has_password:
-        _hide(call)
-        note(WARNING)
+        # Before anything is looked at: it can be seen, whatever else is wrong.
+        _hide(call, 4)
+    target, scheme = _target(call.arguments[1]), _scheme(call.arguments[2])
     user = or_none(given[0]) if given else None
     if user is None:
         if has_password:
@@ -77,11 +77,12 @@ def _scheme(text: str) -> AuthScheme:
     return found
 
 
-def _hide(call: Invocation) -> None:
-    """Take the password out of the process list as soon as it is ours to take."""
-    from openbits.title import set_title  # noqa: PLC0415 - for the one switch that has a password
+def _hide(call: Invocation, index: int) -> None:
+    """Take the password out of the process list as soon as it is ours to take, and warn."""
+    from openbits.title import set_title  # noqa: PLC0415 - for the switches that have a password
 
-    set_title("bitsadmin", " ".join(["bitsadmin", call.switch.name, *call.arguments[:3], "***"]))
+    set_title("bitsadmin", " ".join(["bitsadmin", call.switch.name, *call.arguments[:index], "***"]))
+    note(WARNING)
 
 
 def _asked(user: str) -> str:
@@ -213,7 +214,7 @@ def set_helper_token(call: Invocation) -> None:
     """Make the account of this console the helper: the kernel tells the service who that is (T1)."""
     if len(call.arguments) > 1:
         if len(call.arguments) == 3:
-            _hide_helper(call)
+            _hide(call, 2)
         raise BitsError(
             "E_NOTIMPL",
             "nobody is logged on by a name and a password here: without them, the job's owner who runs the command "
@@ -221,13 +222,6 @@ def set_helper_token(call: Invocation) -> None:
         )
     say_remark(call.job.token_options().set_helper_token())
     call.output.line("Helper token set.")
-
-
-def _hide_helper(call: Invocation) -> None:
-    from openbits.title import set_title  # noqa: PLC0415
-
-    set_title("bitsadmin", " ".join(["bitsadmin", call.switch.name, *call.arguments[:2], "***"]))
-    note(WARNING)
 
 
 def get_helper_token_sid(call: Invocation) -> None:
