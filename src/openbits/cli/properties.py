@@ -97,6 +97,11 @@ _PARSERS: Final[dict[str, tuple[Callable[[str], Any], str]]] = {
 NAMES: Final = tuple(_PARSERS)
 
 
+def meaning_of(key: str) -> str:
+    """Return what a property takes, for people."""
+    return _PARSERS[key][1]
+
+
 def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
     """Return the properties that KEY=VALUE words set; raises UsageError, BG_E_UNKNOWN_PROPERTY_ID."""
     changes: dict[str, Any] = {}

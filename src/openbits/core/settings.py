@@ -400,3 +400,17 @@ TERMS: Final = frozenset(
 
 PROPERTY_NAMES: Final = (*_TABLE, HEADERS)
 """Every property that can be set, in the order in which they are shown."""
+
+_MOMENTS: Final[dict[_Gate, str]] = {
+    _for_downloads: "downloads only (BG_E_PROPERTY_SUPPORTED_FOR_DOWNLOAD_JOBS_ONLY)",
+    _for_uploads: "uploads only (E_NOTIMPL)",
+    _before_resume: "before the first Resume (BG_E_READ_ONLY_PROPERTY_AFTER_RESUME)",
+    _before_files: "before files are added (BG_E_READ_ONLY_PROPERTY_AFTER_ADDFILE)",
+    _before_transferred: "until the job is TRANSFERRED (BG_E_INVALID_STATE)",
+}
+
+
+def moments_of(name: str) -> tuple[str, ...]:
+    """Return when, and on which jobs, a property can be set, with the error otherwise; empty: always."""
+    row = _TABLE.get(name)
+    return () if row is None else tuple(_MOMENTS[gate] for gate in row.gates)

@@ -8,6 +8,7 @@ from types import ModuleType
 import pytest
 
 from openbits.core.model import JobState
+from openbits.core.settings import PROPERTY_NAMES
 from openbits.errors import ERRORS
 
 SCRIPT = pathlib.Path(__file__).resolve().parents[3] / "scripts" / "generate_docs.py"
@@ -46,3 +47,10 @@ def test_every_state_and_every_error_is_on_its_page(script: ModuleType) -> None:
     assert all(f"| **{state.name}** |" in states for state in JobState)
     assert all(f"| `{name}` | `{row.hresult:#010x}` |" in errors for name, row in ERRORS.items())
     assert "generate_docs" not in sys.modules
+
+
+def test_every_property_is_on_its_page(script: ModuleType) -> None:
+    """Also that there is a text for each, and none for what is no property."""
+    page = script.properties_page()
+    assert script.PROPERTIES.keys() == set(PROPERTY_NAMES)
+    assert all(f"| `{name}` |" in page for name in PROPERTY_NAMES)
