@@ -31,7 +31,7 @@ from openbits.service.configuration import Configuration, Scheduler, Timeouts
 from openbits.store.errors import StoreFull
 from openbits.store.interface import JobStore
 from openbits.store.memory import MemoryDisk, MemoryStore
-from openbits.store.records import Batch, Loaded, StoredEvent
+from openbits.store.records import Batch, EventChoice, Loaded, StoredEvent
 from openbits.store.store import Store
 from support import virtual
 from support.service import ALICE, Service
@@ -83,6 +83,12 @@ class CuttableStore:
     ) -> list[StoredEvent]:
         """See JobStore."""
         return self.inner.events_after(event_id, limit=limit, job_id=job_id, owner_uid=owner_uid)
+
+    def chosen_events(
+        self, choice: EventChoice, *, after: int = 0, limit: int, newest: bool = False
+    ) -> list[StoredEvent]:
+        """See JobStore."""
+        return self.inner.chosen_events(choice, after=after, limit=limit, newest=newest)
 
     def scrub(self) -> None:
         """See JobStore."""

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from openbits.core.model import Job
 from openbits.store.errors import StoreError
 from openbits.store.memory import MemoryDisk, MemoryStore
-from openbits.store.records import Batch, EventPrune, JobWrite
+from openbits.store.records import Batch, EventChoice, EventPrune, JobWrite
 from openbits.store.store import Store
 from support import stores
 
@@ -96,6 +96,24 @@ class TwoStores(RuleBasedStateMachine):
         job_id = None if job is None else stores.job_id(job)
         found = self.real.events_after(after, limit=limit, job_id=job_id, owner_uid=uid)
         assert found == self.fake.events_after(after, limit=limit, job_id=job_id, owner_uid=uid)
+
+    @rule(
+        after=st.integers(0, 40),
+        limit=st.integers(0, 9),
+        newest=st.booleans(),
+        choice=st.builds(
+            EventChoice,
+            job_id=st.none() | NUMBERS.map(stores.job_id),
+            owner_uid=st.none() | NUMBERS,
+            event_ids=st.none() | st.frozensets(st.integers(0, 4), max_size=3),
+            kinds=st.none() | st.frozensets(st.sampled_from(("created", "changed", "state")), max_size=2),
+            since=st.none() | st.floats(0, 4e9),
+            until=st.none() | st.floats(0, 4e9),
+        ),
+    )
+    def choose(self, after: int, limit: int, newest: bool, choice: EventChoice) -> None:
+        found = self.real.chosen_events(choice, after=after, limit=limit, newest=newest)
+        assert found == self.fake.chosen_events(choice, after=after, limit=limit, newest=newest)
 
     def teardown(self) -> None:
         self.real.close()

@@ -9,8 +9,10 @@ from typing import Any
 from aiohttp import web
 
 from openbits.api import render, requests, wire
+from openbits.api.audit_handlers import AuditHandlers
 from openbits.api.base import CALLER, HEARTBEAT_S, answer, event
 from openbits.api.certificate_handlers import CertificateHandlers
+from openbits.api.choosing import chosen
 from openbits.api.credential_handlers import CredentialHandlers
 from openbits.api.demand_handlers import DemandHandlers
 from openbits.api.eventlog_handlers import EventLogHandlers
@@ -26,12 +28,15 @@ from openbits.core.model import Caller
 from openbits.errors import BitsError, by_hresult, error_code
 from openbits.service.feed import Subscription
 from openbits.service.records import EventRecord
+from openbits.store.records import EventChoice
 from openbits.version import __version__
 
 EVENTS_PER_READ = 1000
+MAX_NEWEST = 10_000
 
 
 class Handlers(
+    AuditHandlers,
     NotificationHandlers,
     TokenHandlers,
     OwnershipHandlers,
@@ -229,8 +234,12 @@ class Handlers(
         job_id = requests.normal_id(wanted) if wanted is not None else None
         all_users = requests.yes_or_no(request, "all_users")
         after = _continue_after(request)
+        newest = requests.whole_number(request, "newest", 0, high=MAX_NEWEST)
+        choice = chosen(request, await self._manager.may_read_events(caller, job_id, all_users=all_users))
+        if after is None and (newest or choice.since is not None):
+            after = 0
         # Subscribe before reading what is kept: nothing may fall between the two.
-        feed = self._manager.watch(caller, job_id=job_id, all_users=all_users)
+        feed = self._manager.watch(caller, job_id=job_id, all_users=all_users, choice=choice)
         try:
             response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
             snapshot = None
@@ -239,7 +248,7 @@ class Handlers(
             await response.prepare(request)
             if snapshot is not None:
                 await response.write(event("snapshot", snapshot))
-            sent = await self._send_kept(response, caller, after, job_id, all_users) if after is not None else -1
+            sent = await self._send_kept(response, caller, after, choice, newest) if after is not None else -1
             if requests.yes_or_no(request, "follow", default=True):
                 await self._send_new(response, feed, sent)
             await response.write_eof()
@@ -248,12 +257,13 @@ class Handlers(
         return response
 
     async def _send_kept(
-        self, response: web.StreamResponse, caller: Caller, after: int, job_id: str | None, all_users: bool
+        self, response: web.StreamResponse, caller: Caller, after: int, choice: EventChoice, newest: int
     ) -> int:
+        if newest:
+            latest = await self._manager.chosen_events(caller, choice, after=after, limit=newest, newest=True)
+            after = latest[0].id - 1 if latest else after
         while True:
-            records = await self._manager.events_after(
-                caller, after, job_id=job_id, all_users=all_users, limit=EVENTS_PER_READ
-            )
+            records = await self._manager.chosen_events(caller, choice, after=after, limit=EVENTS_PER_READ)
             for record in records:
                 await response.write(event("job", render.event_out(self._manager, record), record.id))
                 after = record.id

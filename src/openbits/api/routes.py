@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from openbits.api import (
+    audit_wire,
     certificate_wire,
     demand_wire,
     eventlog_wire,
@@ -529,7 +530,24 @@ ROUTES: tuple[Route, ...] = (
             _ALL_USERS,
             Parameter(name="job", kind=str, text="only this job; begins with a snapshot of it"),
             Parameter(name="after", kind=int, text="begin with the kept events after this one"),
+            Parameter(name="newest", kind=int, text="of these, only so many, the newest"),
+            Parameter(name="since", kind=str, text="only events from this time on, in ISO 8601"),
+            Parameter(name="until", kind=str, text="only events before this time, in ISO 8601"),
+            Parameter(name="id", kind=str, text="only events with these numbers, divided by commas"),
+            Parameter(name="level", kind=str, text="only events as grave: error, warning, information, verbose"),
             Parameter(name="follow", kind=bool, text="whether to go on with what happens; default true"),
+        ),
+    ),
+    Route(
+        method="GET",
+        path="/v1/audit",
+        handler="audit",
+        text="Who made which job when, what it fetches and what it runs, also of jobs that are gone.",
+        answer=audit_wire.AuditOut,
+        query=(
+            _ALL_USERS,
+            Parameter(name="since", kind=str, text="only jobs with something to be audited since, in ISO 8601"),
+            Parameter(name="user", kind=str, text="only jobs of this account, by name or uid"),
         ),
     ),
     Route(method="GET", path="/v1/openapi.json", handler="openapi", text="This description.", answer=dict[str, Any]),

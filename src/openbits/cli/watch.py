@@ -1,4 +1,4 @@
-"""The commands that look on: events and monitor. Both are moved by the event stream; neither polls."""
+"""The command that looks on, monitor, and how events look as lines. The event stream moves it; it does not poll."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ import click
 from openbits.cli import text
 from openbits.cli.common import (
     Context,
-    JobReference,
-    find_job,
     json_option,
     pass_context,
     say,
@@ -29,35 +27,6 @@ from openbits.client.events import EventStream, Message
 
 FINAL_STATES: Final = ("ACKNOWLEDGED", "CANCELLED")
 REDRAW_S: Final = 0.2
-BACKLOG_SILENCE_S: Final = 1.0
-"""Only where a service does not end the list of kept events by itself: this silence ends it."""
-
-
-@click.command()
-@click.option("--job", metavar="JOB", type=JobReference(), help="Only events of this job.")
-@click.option("--all-users", is_flag=True, help="Events of every account's jobs (administrators only).")
-@click.option("-f", "--follow", is_flag=True, help="Go on with what happens from now on, and with progress.")
-@json_option
-@socket_option
-@pass_context
-def events(context: Context, job: str | None, all_users: bool, follow: bool, as_json: bool) -> None:
-    """Show the events that are kept, oldest first; with --follow also what happens from now on.
-
-    With --json there is one JSON object a line.
-    """
-    session = context.session()
-    job_id = None if job is None else find_job(session, job)
-    with EventStream(session.pool, job_id=job_id, all_users=all_users, after=0, follow=follow) as stream:
-        try:
-            while True:
-                messages = stream.wait_messages(None if follow else BACKLOG_SILENCE_S)
-                for message in messages:
-                    print_event(message, as_json=as_json)
-                sys.stdout.flush()  # whoever reads a pipe wants to know now
-                if not follow and (stream.is_over or not messages):
-                    return
-        except KeyboardInterrupt:
-            return
 
 
 def print_event(message: Message, *, as_json: bool) -> None:
@@ -79,9 +48,12 @@ def event_line(event: Mapping[str, Any]) -> str:
     Not the job's state: that is the one of now, also for an event of yesterday.
     """
     job = event.get("job")
-    name = f" {safe(job['name'])}" if job else ""
+    # A job that is forgotten has left its name in the events that have a number.
+    known = job["name"] if job else event.get("fields", {}).get("job_title", "")
+    name = f" {safe(known)}" if known else ""
     words = safe(event["text"] or event["kind"])
-    return f"{text.local_time(event['time'])} {event['job_id'][:8]}{name}: {words}"
+    number = f" [{event['event_id']}]" if event.get("event_id") else ""
+    return f"{text.local_time(event['time'])} {event['job_id'][:8] or '-'}{name}: {words}{number}"
 
 
 def progress_line(data: Mapping[str, Any]) -> str:

@@ -114,13 +114,19 @@ def stream_request(target: str, last_event_id: int | None) -> bytes:
 
 
 def events_target(
-    *, job_id: str | None = None, all_users: bool = False, after: int | None = None, follow: bool = True
+    *,
+    job_id: str | None = None,
+    all_users: bool = False,
+    after: int | None = None,
+    follow: bool = True,
+    choice: Mapping[str, str | int] | None = None,
 ) -> str:
     """Return the address of the event stream.
 
-    `after` 0 begins with the oldest event that is kept; without `follow` the stream ends with the newest.
+    `after` 0 begins with the oldest event that is kept; without `follow` the stream ends with the newest. `choice` has
+    `newest`, `since`, `until`, `id` and `level`, as the local API takes them.
     """
-    query: dict[str, str | int] = {}
+    query: dict[str, str | int] = dict(choice or {})
     if job_id is not None:
         query["job"] = job_id
     if all_users:
@@ -130,6 +136,16 @@ def events_target(
     if not follow:
         query["follow"] = 0
     return "/v1/events" + encode_query(query)
+
+
+def audit(*, all_users: bool = False, since: str | None = None, user: str | None = None) -> Call[list[Json]]:
+    """Who made which job when, with what in it: AuditOut, a list of its rows."""
+    query: dict[str, str | int] = {"all_users": 1} if all_users else {}
+    if since is not None:
+        query["since"] = since
+    if user is not None:
+        query["user"] = user
+    return Call("GET", "/v1/audit" + encode_query(query), repeatable=True).then(lambda answer: list(answer["jobs"]))
 
 
 # About the service.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -113,7 +113,8 @@ class Reconnect:
 class EventStream:
     """Events of one job or of all that the caller may see, blocking; an iterator of messages.
 
-    `follow` False: only those that are kept, from `after` on; then `is_over`. `identity` is whose stream it is, however
+    `follow` False: only those that are kept, from `after` on; then `is_over`. `choice` says which events (see
+    `calls.events_target`). `identity` is whose stream it is, however
     often it is taken up again; None: that of the calling thread outside of all `impersonate` blocks.
     """
 
@@ -125,13 +126,18 @@ class EventStream:
         all_users: bool = False,
         after: int | None = None,
         follow: bool = True,
+        choice: Mapping[str, str | int] | None = None,
         identity: Identity | None = None,
     ) -> None:
         self._pool = pool
         self._identity = base_identity() if identity is None else identity
         self._follow = follow
-        self._target = events_target(job_id=job_id, all_users=all_users, follow=follow)
-        self._first_target = events_target(job_id=job_id, all_users=all_users, after=after, follow=follow)
+        # Taken up again, the stream goes on after the last event that was seen: the newest of those would not be all.
+        lasting = {name: value for name, value in (choice or {}).items() if name != "newest"}
+        self._target = events_target(job_id=job_id, all_users=all_users, follow=follow, choice=lasting)
+        self._first_target = events_target(
+            job_id=job_id, all_users=all_users, after=after, follow=follow, choice=choice
+        )
         self._parser = EventParser()
         self._reconnect = Reconnect()
         self._connection: Connection | None = None

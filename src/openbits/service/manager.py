@@ -45,6 +45,7 @@ from openbits.service.sealing import renamed, sealed_files, sealed_headers
 from openbits.service.secrets import Secrets
 from openbits.service.uploads import named_reply
 from openbits.store.interface import JobStore
+from openbits.store.records import EventChoice
 
 log = logging.getLogger(__name__)
 
@@ -393,14 +394,27 @@ class Manager:
         """By which proxy the job goes, or went when it last ran since the service started, and by whose settings."""
         return self._parts.conductor.way(job.id)
 
-    async def events_after(
-        self, caller: Caller, event_id: int, *, job_id: str | None, all_users: bool, limit: int
+    async def may_read_events(self, caller: Caller, job_id: str | None, *, all_users: bool) -> EventChoice:
+        """Return which events the caller may read: of a job that is forgotten, those of when it was his (A1).
+
+        Raises E_ACCESSDENIED, BG_E_NOT_FOUND.
+        """
+        if job_id is None or job_id in self._ledger.jobs:
+            self._may_follow(caller, job_id, all_users)
+            owner_uid = None if all_users or job_id is not None else caller.identity.uid
+            return EventChoice(job_id=job_id, owner_uid=owner_uid)
+        owner_uid = None if caller.is_administrator else caller.identity.uid
+        choice = EventChoice(job_id=job_id, owner_uid=owner_uid)
+        if not await asyncio.to_thread(self._parts.store.chosen_events, choice, limit=1):
+            access.existing(None)
+        return choice
+
+    async def chosen_events(
+        self, caller: Caller, choice: EventChoice, *, after: int, limit: int, newest: bool = False
     ) -> list[EventRecord]:
-        """Kept events after `event_id` that the caller may see, oldest first."""
-        self._may_follow(caller, job_id, all_users)
-        owner_uid = None if all_users or job_id is not None else caller.identity.uid
+        """Kept events of a choice that `may_read_events` has made or that is narrower, oldest first."""
         stored = await asyncio.to_thread(
-            self._parts.store.events_after, event_id, limit=limit, job_id=job_id, owner_uid=owner_uid
+            self._parts.store.chosen_events, choice, after=after, limit=limit, newest=newest
         )
         return [
             EventRecord(
@@ -424,16 +438,21 @@ class Manager:
             return None
         return job
 
-    def watch(self, caller: Caller, *, job_id: str | None, all_users: bool) -> Subscription:
+    def watch(
+        self, caller: Caller, *, job_id: str | None, all_users: bool, choice: EventChoice | None = None
+    ) -> Subscription:
         """Events from now on.  The subscription exists from the moment of the call.
 
         A reader that falls behind by more than the buffer gets an end of stream and comes again
         with the last event that it saw.
         """
-        self._may_follow(caller, job_id, all_users)
+        if job_id is None or job_id in self._ledger.jobs:
+            self._may_follow(caller, job_id, all_users)
         uid = caller.identity.uid
 
         def wants(record: Record) -> bool:
+            if choice is not None and isinstance(record, EventRecord) and not choice.takes(record):
+                return False
             if job_id is None:
                 return all_users or record.owner_uid == uid
             if record.job_id == job_id and record.owner_uid != uid and not caller.is_administrator:

@@ -34,8 +34,8 @@ from openbits.errors import BitsError
 from openbits.frames.channel import Channel
 from openbits.service import journal
 from openbits.service.analytic import AnalyticChannel
+from openbits.service.audit import Audit
 from openbits.service.bandwidth import Broker
-from openbits.service.analytic import AnalyticChannel
 from openbits.service.certificates import CertificateCalls
 from openbits.service.clock import SteadyClock
 from openbits.service.configuration import Configuration, account_rules
@@ -257,6 +257,7 @@ class Runtime:
         )
         self.services = Services(
             analytic=AnalyticChannel(self.ledger, is_system=is_system),
+            audit=Audit(store=self._store, jobs=self.ledger.jobs, name_of=name_of_account),
             certificates=CertificateCalls(self.ledger, self.pool),
             credentials=CredentialCalls(self.ledger, secrets),
             demand=DemandCalls(self.ledger, self.policies.effective),

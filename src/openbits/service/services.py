@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from openbits.service.analytic import AnalyticChannel
+from openbits.service.audit import Audit
 from openbits.service.certificates import CertificateCalls
 from openbits.service.credentials import CredentialCalls
 from openbits.service.demand import DemandCalls
@@ -27,6 +28,7 @@ class Services:
 
     manager: Manager
     analytic: AnalyticChannel
+    audit: Audit
     certificates: CertificateCalls
     credentials: CredentialCalls
     demand: DemandCalls

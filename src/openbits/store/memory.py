@@ -15,7 +15,7 @@ from typing import Any
 from openbits.core.model import File, Job
 from openbits.core.proxies import AccountProxy
 from openbits.store.errors import StoreError
-from openbits.store.records import Batch, Loaded, OpenReport, PendingEffect, StoredEvent
+from openbits.store.records import Batch, EventChoice, Loaded, OpenReport, PendingEffect, StoredEvent
 
 
 @dataclass(slots=True)
@@ -108,6 +108,14 @@ class MemoryStore:
             if event.id > event_id and job_id in (None, event.job_id) and owner_uid in (None, event.owner_uid)
         )
         return [event for event, _ in zip(found, range(limit), strict=False)]
+
+    def chosen_events(
+        self, choice: EventChoice, *, after: int = 0, limit: int, newest: bool = False
+    ) -> list[StoredEvent]:
+        """See JobStore."""
+        self._check_open()
+        found = [event for event in self.disk.events if event.id > after and choice.takes(event)]
+        return found[max(0, len(found) - limit) :] if newest else found[:limit]
 
     def scrub(self) -> None:
         """See JobStore: nothing is left of anything here."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from openbits.core.model import Job
 from openbits.core.proxies import AccountProxy
@@ -20,6 +20,21 @@ class PendingEffect:
     payload: str
 
 
+class Chosen(Protocol):
+    """What an event is chosen by."""
+
+    @property
+    def time(self) -> float: ...  # noqa: D102 - as in StoredEvent
+    @property
+    def kind(self) -> str: ...  # noqa: D102
+    @property
+    def job_id(self) -> str: ...  # noqa: D102
+    @property
+    def owner_uid(self) -> int: ...  # noqa: D102
+    @property
+    def event_id(self) -> int: ...  # noqa: D102
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredEvent:
     """Something that was written down about a job. Ids grow and are never given twice."""
@@ -33,6 +48,31 @@ class StoredEvent:
     event_id: int = 0
     """Its number in `core.eventlog` (section 13); 0: ours, without a number."""
     fields: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventChoice:
+    """Which events somebody wants to see; what is None excludes none."""
+
+    job_id: str | None = None
+    owner_uid: int | None = None
+    event_ids: frozenset[int] | None = None
+    """By their numbers; 0 stands for those without one."""
+    kinds: frozenset[str] | None = None
+    """Of those without a number, only these."""
+    since: float | None = None
+    until: float | None = None
+
+    def takes(self, event: Chosen) -> bool:
+        """Whether an event is among them."""
+        return (
+            self.job_id in (None, event.job_id)
+            and self.owner_uid in (None, event.owner_uid)
+            and (self.event_ids is None or event.event_id in self.event_ids)
+            and (event.event_id != 0 or self.kinds is None or event.kind in self.kinds)
+            and (self.since is None or event.time >= self.since)
+            and (self.until is None or event.time < self.until)
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

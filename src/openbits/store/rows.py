@@ -36,7 +36,7 @@ from openbits.core.model import (
 )
 from openbits.core.proxies import AccountProxy, AccountUsage
 from openbits.errors import ErrorContext, error_code
-from openbits.store.records import PendingEffect, StoredEvent
+from openbits.store.records import EventChoice, PendingEffect, StoredEvent
 
 Row = tuple[Any, ...]
 
@@ -384,6 +384,18 @@ def read_event(row: Row) -> StoredEvent:
         event_id=event_id,
         fields=tuple(json.loads(fields).items()),
     )
+
+
+def choice_values(choice: EventChoice) -> dict[str, Any]:
+    """Return a choice of events as the values of its query."""
+    return {
+        "job_id": choice.job_id,
+        "owner_uid": choice.owner_uid,
+        "event_ids": None if choice.event_ids is None else _json(sorted(choice.event_ids)),
+        "kinds": None if choice.kinds is None else _json(sorted(choice.kinds)),
+        "since": choice.since,
+        "until": choice.until,
+    }
 
 
 def effect_row(effect: PendingEffect) -> Row:

@@ -11,6 +11,7 @@ import fcntl
 import os
 import sqlite3
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,10 +27,11 @@ from openbits.store.opening import (
     translated,
 )
 from openbits.store.queries import load_queries
-from openbits.store.records import Batch, Loaded, OpenReport, StoredEvent
+from openbits.store.records import Batch, EventChoice, Loaded, OpenReport, StoredEvent
 from openbits.store.rows import (
     BadRow,
     Row,
+    choice_values,
     effect_row,
     event_row,
     file_row,
@@ -49,6 +51,8 @@ __all__ = ["OpenReport", "Store", "StoreBusy", "StoreError", "StoreFull"]
 
 DATABASE: Final = "bits.db"
 LOCK: Final = "bits.lock"
+CLOCK_SLACK_S: Final = 3600.0
+"""How far the clock may have gone back without an event being overlooked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,13 +162,49 @@ class Store:
         """See JobStore."""
         query = self._queries["events_after" if job_id is None else "events_of_job_after"]
         values = {"after": event_id, "limit": limit, "job_id": job_id, "owner_uid": owner_uid}
+        return self._read(lambda reader: [read_event(row) for row in reader.execute(query, values)])
+
+    def chosen_events(
+        self, choice: EventChoice, *, after: int = 0, limit: int, newest: bool = False
+    ) -> list[StoredEvent]:
+        """See JobStore."""
+        what = "chosen_events_of_job" if choice.job_id is not None else "chosen_events"
+        query = self._queries[f"newest_{what}" if newest else what]
+
+        def read(reader: sqlite3.Connection) -> list[StoredEvent]:
+            floor = max(after, self._floor(reader, choice.since))
+            found = reader.execute(query, choice_values(choice) | {"after": floor, "limit": limit})
+            events = [read_event(row) for row in found]
+            return events[::-1] if newest else events
+
+        return self._read(read)
+
+    def _floor(self, reader: sqlite3.Connection, since: float | None) -> int:
+        """The id after which no event is older than `since`, nearly.
+
+        Ids grow with time, so that it is found by halving; an index on the time would cost every event that is written.
+        Clocks are set: what is found is only where to begin, and each event's time is still looked at.
+        """
+        if since is None:
+            return 0
+        low, high = reader.execute(self._queries["event_id_bounds"]).fetchone()
+        while low < high:
+            middle = (low + high) // 2
+            row = reader.execute(self._queries["event_time_from"], (middle,)).fetchone()
+            if row is not None and row[1] < since - CLOCK_SLACK_S:
+                low = max(middle, int(row[0])) + 1
+            else:
+                high = middle
+        return max(0, low - 1)
+
+    def _read(self, work: Callable[[sqlite3.Connection], list[StoredEvent]]) -> list[StoredEvent]:
         self._open_writer()
         with self._reading:
             try:
                 if self._reader is None:
                     self._reader = connect(os.path.join(self.directory, DATABASE))
                     self._reader.execute("PRAGMA query_only = ON")
-                return [read_event(row) for row in self._reader.execute(query, values)]
+                return work(self._reader)
             except sqlite3.Error as error:
                 raise translated(error, self.directory) from error
 
