@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 
 import click
 import manual_bits_server
+import manual_bitsadmin
 
 from openbits.cli.main import bits
 from openbits.server.cli import bits_server
@@ -212,6 +213,7 @@ def page(program: click.Group, introduction: str, head: str, tail: str) -> str:
 def pages() -> Iterator[tuple[pathlib.Path, str]]:
     """Return where each page is, and what is to stand there."""
     yield MANUALS / "bits.1", page(bits, "Before or after every command:", HEAD, TAIL)
+    yield MANUALS / "bitsadmin.1", manual_bitsadmin.page(roff)
     yield MANUALS / "bits-server.1", page(bits_server, "", manual_bits_server.HEAD, manual_bits_server.TAIL)
 
 

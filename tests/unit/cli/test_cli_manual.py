@@ -10,6 +10,7 @@ import sys
 import click
 import pytest
 
+from openbits.cli.bitsadmin.switches import all_switches
 from openbits.cli.main import COMMANDS, bits
 from openbits.errors import ExitCode
 from openbits.monitor import main as bitsd
@@ -64,9 +65,15 @@ def test_each_option_of_bitsd_is_described() -> None:
 
 
 @pytest.mark.skipif(shutil.which("groff") is None, reason="groff is not installed")
-@pytest.mark.parametrize("name", ["bits.1", "bits-server.1", "bitsd.8"])
+@pytest.mark.parametrize("name", ["bits.1", "bitsadmin.1", "bits-server.1", "bitsd.8"])
 def test_roff_has_nothing_to_say(name: str) -> None:
     command = ["groff", "-man", "-Tutf8", "-ww", "-b", str(MANUALS / name)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert done.stderr == ""
     assert "(1)" in done.stdout
+
+
+def test_each_switch_of_bitsadmin_is_described() -> None:
+    page = plain("bitsadmin.1")
+    assert [one.full_name for one in all_switches() if f"\n.B {one.full_name}" not in page] == []
+    assert all(f"{status.value} " in page.partition(".SH EXIT STATUS")[2] for status in ExitCode)
