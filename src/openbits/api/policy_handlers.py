@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from aiohttp import web
 
 from openbits.api.base import CALLER, HandlerBase, answer
@@ -22,7 +24,9 @@ class PolicyHandlers(HandlerBase):
 
     async def reload_policy(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/policy/reload."""
-        if not request[CALLER].is_administrator:
+        caller = request[CALLER]
+        is_own_service = self._mode == "user" and caller.identity.uid == os.geteuid()
+        if not caller.is_administrator and not is_own_service:
             raise BitsError("E_ACCESSDENIED", "only administrators may have the policy read anew")
         try:
             self._services.policies.reload()

@@ -118,8 +118,7 @@ class Broker:
         if transfer is not None and transfer.wanted_bytes:
             rate = min((self._buckets[key].bytes_per_s for key in transfer.buckets), default=0.0)
             self._charge(transfer, min(transfer.wanted_bytes, max(MOST_DEBT_BYTES, rate * MOST_DEBT_S)))
-        if self._waiting:
-            self._serve()
+        self._serve()
 
     def limits_changed(self) -> None:
         """Other limits hold: at once, for what is under way, too."""
