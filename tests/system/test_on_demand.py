@@ -18,6 +18,7 @@ import openbits
 from openbits import BitsError, JobState, Range, Result
 from support.accounts import TestAccount, needs_root, temporary_account
 from support.daemon import Daemon, running_daemon, wait_until
+from support.helping import LOCAL_FILE, helped_job
 from support.nginx import Nginx, running_nginx
 from support.origin import Origin, generate
 
@@ -379,6 +380,44 @@ def test_taking_a_job_over_keeps_its_pieces(daemon: Daemon, origin: Origin, alic
     assert len(daemon.show(job)["files"][0]["filled_ranges"]) == 2
     daemon.bits("cancel", job, check=True)
     assert [name for name in os.listdir(alice.home) if name.startswith(".")] == []
+
+
+def test_t3_pieces_in_a_file_that_another_account_opens(daemon: Daemon, origin: Origin, alice: TestAccount) -> None:
+    """The descriptor is handed over each time the file is taken up, and what is here already is never cut off."""
+    target = os.path.join(alice.home, "helped")
+    with helped_job(daemon, on_demand_mode=True, file_concurrency=2) as helped:
+        helped.help_by(alice, LOCAL_FILE)
+        helped.add(origin.url(f"/gen/{SIZE}/152"), target)
+        helped.add(origin.url(f"/gen/{SIZE}/153?rate=1000000"), f"{target}-slow")
+        first, second = helped.job.enum_files()
+        first.request_file_ranges([(1_000_000, 1000)])
+        second.request_file_ranges([(0, SIZE)])
+        helped.resume()
+        # While the second is on its way the first rests, and is taken up again and again.
+        for number in range(1, 6):
+            wait_until(lambda: not first.get_requested_file_ranges(), "the pieces of the first file to be here")
+            assert helped.job.get_state() is JobState.TRANSFERRING
+            first.request_file_ranges([(1_000_000 - number * 10_000, 1000)])
+        assert settled(helped.job, JobState.SUSPENDED, JobState.ERROR) is JobState.SUSPENDED
+        [one, two] = daemon.show(helped.job.id)["files"]
+        assert two["transferred"]
+        assert len(one["filled_ranges"]) == 6
+        assert (one["restarts"], os.stat(one["temporary_name"]).st_uid) == (0, alice.uid)
+        for piece in one["filled_ranges"]:
+            expected = generate(SIZE, 152, piece["offset"], piece["length"])
+            assert read(one["temporary_name"], piece["offset"], piece["length"]) == expected
+        first.request_file_ranges([(0, -1)])
+        helped.resume()
+        assert settled(helped.job, JobState.TRANSFERRED, JobState.ERROR) is JobState.TRANSFERRED
+        helped.complete()
+    assert read(target, 0, SIZE) == generate(SIZE, 152)
+    numbers = [
+        at
+        for request in origin.requests_of(f"/gen/{SIZE}/152")
+        for each in str(request.range).removeprefix("bytes=").split(",")
+        for at in range(int(each.partition("-")[0]), int(each.partition("-")[2]) + 1)
+    ]
+    assert sorted(numbers) == list(range(SIZE)), "nothing is fetched twice"
 
 
 def test_what_does_not_go_with_it(daemon: Daemon, origin: Origin, directory: str) -> None:

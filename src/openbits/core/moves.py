@@ -82,7 +82,8 @@ def transferred(job: Job, env: Environment) -> Job:
 def idle(job: Job, env: Environment) -> Step:
     """Let an on-demand job wait for requests: all that was asked for is here, and that is not all there is (S10)."""
     job = replace(moved(job, Trigger.IDLE, env), error=None, no_progress_since=None)
-    return Step(job=job, entries=(Entry(kind="suspended", text="all ranges that were requested are here"),))
+    entry = replace(entries.suspended(job), text="suspended: all ranges that were requested are here")
+    return Step(job=job, entries=(entry,))
 
 
 def failed(job: Job, failure: Failure, env: Environment, *, patience_s: float | None = None) -> Step:

@@ -9,6 +9,7 @@ from openbits.core.blocking import is_blocked_by_policy, waits_for_policy
 from openbits.core.environment import Environment, is_blocked_by_network, is_logged_on
 from openbits.core.failing import DISK_IS_FULL
 from openbits.core.model import UPLOAD_INDEX, Closing, Job, JobState, Owner, Priority
+from openbits.core.pieces import is_idle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +47,8 @@ def gate_of(job: Job, env: Environment, *, ahead: int, trouble: str, received_by
         case JobState.SUSPENDED:
             if not job.files:
                 return Gate(gate="empty", sentence="it is suspended and has no files: add one with 'bits add'")
+            if is_idle(job):
+                return Gate(gate="requests", sentence=_IDLE)
             return Gate(gate="suspended", sentence="it is suspended: 'bits resume' lets it go on")
         case JobState.ERROR:
             message = job.error.message if job.error else "an error"
@@ -66,6 +69,7 @@ def gate_of(job: Job, env: Environment, *, ahead: int, trouble: str, received_by
             assert_never(job.state)
 
 
+_IDLE: Final = "nothing else was requested of its files: 'bits request-ranges' asks for more, 'bits resume' fetches it"
 _MOVING: Final = Gate(gate="none", sentence="nothing holds it: it is transferring")
 
 

@@ -30,6 +30,7 @@ from openbits.core.events import (
 )
 from openbits.core.lifecycle import apply
 from openbits.core.model import TO_EOF, ByteRange, Demand, File, Job, JobState, JobType, Validator
+from openbits.core.why import gate_of
 from openbits.errors import BitsError
 from support.jobs import OFFLINE, a_file, a_job, at, failure, step
 
@@ -347,3 +348,9 @@ def test_wanted_and_filled_are_what_they_would_be_as_sets_of_bytes(moves: list[t
         assert {at for start, count in wanted(job) for at in range(start, start + count)} == want
         assert {at for start, count in filled(job) for at in range(start, start + count)} == have
         assert job.bytes_transferred == len(have)
+
+
+def test_why_says_what_such_a_job_waits_for() -> None:
+    idle = gate_of(a_demand_job(), at(0), ahead=0, trouble="")
+    assert idle.gate == "requests"
+    assert gate_of(request(a_demand_job(), (0, 1)), at(0), ahead=0, trouble="").gate == "suspended"
