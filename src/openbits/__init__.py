@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         set_proxy_blanket,
     )
     from openbits.client.enumerator import Enumerator
+    from openbits.client.file_acl import FileAclFlags
     from openbits.client.identity import Identity
     from openbits.client.impersonation import impersonate
     from openbits.client.job_properties import JobProperty
@@ -84,6 +85,7 @@ __all__ = [
     "ErrorContext",
     "Event",
     "File",
+    "FileAclFlags",
     "FileInfo",
     "FileProgress",
     "FileSpec",
@@ -140,6 +142,7 @@ _MODULES = {
     "Enumerator": "openbits.client.enumerator",
     "ErrorContext": "openbits.errors",
     "File": "openbits.client.manager",
+    "FileAclFlags": "openbits.client.file_acl",
     "Identity": "openbits.client.identity",
     "Job": "openbits.client.manager",
     "JobError": "openbits.client.manager",

@@ -44,7 +44,7 @@ async def main(name: str, record: str, answer: str) -> None:
 
     bus.add_message_handler(handle)
     await bus.request_name(name)
-    await bus.wait_for_disconnect()
+    await bus.wait_for_disconnect()  # type: ignore[no-untyped-call]  # the library says no types there
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 from openbits.client import calls
 from openbits.client.calls import Call, Json, Script
 from openbits.client.enumerator import Enumerator
+from openbits.client.file_acl import FileAclOperations
 from openbits.client.http_options import HttpOptionsOperations
 from openbits.client.job_properties import JobProperty, property_name, property_value, read_property
 from openbits.client.network_identity import (
@@ -55,7 +56,11 @@ TokenOptionsT = TypeVar("TokenOptionsT")
 
 
 class JobOperations(
-    HttpOptionsOperations, NotificationOperations, PeerCachingJobOperations, Generic[FileT, ErrorT, TokenOptionsT]
+    FileAclOperations,
+    HttpOptionsOperations,
+    NotificationOperations,
+    PeerCachingJobOperations,
+    Generic[FileT, ErrorT, TokenOptionsT],
 ):
     """IBackgroundCopyJob to IBackgroundCopyJob5 (inventory section 2)."""
 

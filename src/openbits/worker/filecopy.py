@@ -18,6 +18,7 @@ from openbits.core.model import ByteRange
 from openbits.core.ranges import Segment, resolve
 from openbits.errors import BitsError, ErrorContext
 from openbits.frames.worker import FileSpec, FileStarted
+from openbits.worker.acl import keep
 from openbits.worker.answers import too_large
 from openbits.worker.checksum import Checksum
 from openbits.worker.failure import Failure, TransferError, local_failure, shown
@@ -253,6 +254,28 @@ class FileCopy:
         if (status.st_size, status.st_mtime_ns) != (source.size, source.modified_ns):
             self._changed()
             return
+        if not self.run.settings.acl_flags:
+            self._finish(source)
+            return
+        flags, target, path = self.run.settings.acl_flags, self.sink.fd, self.spec.local_name
+        self._is_busy = True
+        self.run.tools.reader.submit(
+            lambda: keep(source.fd, target, flags, path), lambda result: self._on_kept(source, result)
+        )
+
+    def _on_kept(self, source: _Source, result: Failure | OSError | None) -> None:
+        assert not isinstance(result, OSError), "whatever goes wrong is a failure"
+        self._is_busy = False
+        if self._is_closed:
+            self._close_source()
+        elif self._is_stopping:
+            self._close()
+        elif result is not None:
+            self._fail(result)
+        else:
+            self._finish(source)
+
+    def _finish(self, source: _Source) -> None:
         self._close_source()
         self._finishing = Finishing(
             spec=self.spec,
