@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
+from openbits.cli.bitsadmin.completion import bitsadmin_completion
 from openbits.cli.common import COMPLETE_VARIABLE, say
 
 
@@ -20,3 +21,5 @@ def completion(ctx: click.Context, shell: str) -> None:
     shells = get_completion_class(shell)
     assert shells is not None
     say(shells(ctx.find_root().command, {}, "bits", COMPLETE_VARIABLE).source())
+    if shell != "fish":  # which looks for the completions of a command in a file of its name
+        say(bitsadmin_completion(shell))

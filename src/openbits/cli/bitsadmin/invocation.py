@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from typing import Final
 
 from openbits.cli.bitsadmin import targets
 from openbits.cli.bitsadmin.output import Output
 from openbits.cli.bitsadmin.switches import Switch
+from openbits.cli.text import safe
 from openbits.client import calls
 from openbits.client.calls import Json
 from openbits.client.discovery import Endpoint
 from openbits.client.manager import Job, Manager
 from openbits.client.session import Session
 from openbits.errors import BitsError
+
+_NUMBER: Final = re.compile(r"0[xX][0-9a-fA-F]{1,16}|[0-9]{1,20}")
 
 
 class UsageFailure(Exception):
@@ -100,10 +105,6 @@ def _start_user_service() -> None:
 
 def number(text: str, what: str) -> int:
     """Read a number that is not negative, decimal or with 0x; raises UsageFailure."""
-    try:
-        value = int(text, 16) if text.lower().startswith("0x") else int(text, 10)
-    except ValueError:
-        value = -1
-    if value < 0 or not text.isascii() or "_" in text:
-        raise UsageFailure(f"{what} is a number, not {text!r}")
-    return value
+    if _NUMBER.fullmatch(text) is None:
+        raise UsageFailure(f"{what} is a number, not {safe(text)!r}")
+    return int(text, 16 if text[:2].lower() == "0x" else 10)
