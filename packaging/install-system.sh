@@ -82,6 +82,8 @@ make_directories() {
         install -d -m 700 -o openbits -g openbits /var/lib/openbits
         install -d -m 755 /etc/openbits
     fi
+    install -d -m 755 /etc/openbits/policy.d
+    install -m 644 "$packaging"/policy.d/*.toml.example /etc/openbits/policy.d/
     for name in bitsd bits-server; do
         if [ -e "$packaging/$name.toml" ] && [ ! -e "/etc/openbits/$name.toml" ]; then
             install -m 644 "$packaging/$name.toml" "/etc/openbits/$name.toml"

@@ -159,7 +159,7 @@ def _flat(path: str, document: Mapping[str, Any], lines: Mapping[str, int]) -> I
         else:
             for key, value in content.items():
                 if f"{name}.{key}" not in KEYS:
-                    known = [each.partition(".")[2] for each in KEYS if each.startswith(f"{name}.")]
+                    known = tuple(each.partition(".")[2] for each in KEYS if each.startswith(f"{name}."))
                     where = f"{path}:{lines.get(f'{name}.{key}', lines.get(name, 1))}"
                     raise PolicyFileError(f"{where}: there is no key {key} in [{name}]{_perhaps(key, known)}")
                 yield f"{name}.{key}", value

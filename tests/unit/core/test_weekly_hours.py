@@ -21,7 +21,7 @@ def at(text: str, zone: tzinfo = UTC) -> float:
 
 def changes(text: str, start: float, end: float, zone: tzinfo) -> list[float]:
     hours = (parse_hours(text),)
-    found = []
+    found: list[float] = []
     moment: float | None = start
     while True:
         assert moment is not None

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from openbits.core.model import Priority
+from openbits.core.policy import KEYS
 from openbits.service.policyfiles import MOST_BYTES, PolicyFileError, directory_beside, read_policy
 
 OWN = frozenset({os.geteuid()})
@@ -137,3 +138,17 @@ def test_p11_to_p16_are_kept(directory: Path) -> None:
 
 def test_the_directory_is_beside_the_configuration() -> None:
     assert directory_beside("/etc/openbits/bitsd.toml") == "/etc/openbits/policy.d"
+
+
+def test_the_example_has_every_key_with_a_value_that_is_allowed(directory: Path) -> None:
+    example = Path(__file__).parents[3] / "packaging" / "policy.d" / "50-site.toml.example"
+    lines = example.read_text().splitlines()
+    text = "\n".join(line[1:] if line.startswith("#") and not line.startswith("# ") else line for line in lines)
+    write(directory, "50.toml", text)
+    assert read_policy(str(directory), owners=OWN).sources.keys() == KEYS.keys()
+
+
+def test_the_page_about_policies_names_every_key() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "policies.md").read_text()
+    for name in KEYS:
+        assert name in page or f"`{name.partition('.')[2]}`" in page, name

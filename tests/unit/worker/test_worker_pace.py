@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from openbits.frames.worker import LeaseWanted
 from openbits.worker.pace import PIECE_BYTES, Pace
@@ -17,8 +17,8 @@ class World:
 
     def __init__(self, *, is_on: bool = True) -> None:
         self.asked: list[int] = []
-        self.loop: Any = FakeLoop()
-        self.pace = Pace(self.loop, 7, self.hear)
+        self.loop = FakeLoop()
+        self.pace = Pace(cast(Any, self.loop), 7, self.hear)
         if is_on:
             self.pace.set(is_on=True, window_bytes=0)
 
