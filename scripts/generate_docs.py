@@ -12,6 +12,8 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
+from manual_events import events_page
+
 from openbits.cli.properties import meaning_of, show
 from openbits.core.model import JobState, Settings
 from openbits.core.settings import PROPERTY_NAMES, moments_of
@@ -245,6 +247,7 @@ def _property_row(name: str) -> str:
 PAGES: dict[str, Callable[[], str]] = {
     "docs/states.md": states_page,
     "docs/errors.md": errors_page,
+    "docs/events.md": events_page,
     "docs/properties.md": properties_page,
 }
 

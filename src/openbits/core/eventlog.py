@@ -107,9 +107,7 @@ EVENTS: Final[dict[int, EventKind]] = {
         *("job_title", "job_type", "job_owner", "process_name", "process_path", "process_id"),
         *("file_count", "urls", "local_names", *_WHO),
     ),
-    COMPLETED: _information(
-        "job completed", "job_title", "job_owner", "result", "file_count", "bytes_transferred", *_WHO
-    ),
+    COMPLETED: _information("job completed", "job_title", "job_owner", "result", "file_count", "bytes_transferred"),
     CANCELLED: _information("job cancelled", "job_title", "job_owner", "file_count", "bytes_transferred", *_WHO),
     COMMAND_SET: _information(
         "notification command line set, or taken back", "job_title", "program", "parameters", *_WHO
