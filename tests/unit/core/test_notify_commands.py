@@ -10,7 +10,7 @@ from openbits.core.commands import PARAMETERS_LIMIT, checked
 from openbits.core.names import PATH_LIMIT_BYTES
 from openbits.errors import BitsError
 
-LONGEST = "/" + "x/" * ((PATH_LIMIT_BYTES - 2) // 2) + "x"
+LONGEST = "/" + "x" * (PATH_LIMIT_BYTES - 1)
 
 
 @pytest.mark.parametrize(
