@@ -5,8 +5,8 @@ from __future__ import annotations
 from openbits.core.eventlog import COMMAND_SET, EVENTS, EventKind, message_id
 
 INTRODUCTION = """\
-What happens to jobs is written down twice: in the service's own table, in the transaction of the change itself, and in
-the system's journal, where there is one. Numbers and meanings are those of BITS.
+What happens to jobs is written down twice: in the service's own table, in the transaction of the change itself, and
+in the system's journal, where there is one. Numbers and meanings are those of BITS.
 
 ## Looking
 
@@ -26,8 +26,8 @@ Events of a job that is gone stay readable for the account that it belonged to, 
 what happened to its jobs while they were its own; administrators see everything.
 
 `bits audit` puts jobs first that have, or have had, a notification command, and marks them `!`: a command that runs
-when a transfer ends, and again and again while it fails, is how an intruder comes back. Set (6), it stands in the log with
-its whole command line, and stays there when the job is gone.
+when a transfer ends, and again and again while it fails, is how an intruder comes back. Set (6), it stands in the log
+with its whole command line, and stays there when the job is gone.
 
 ## Fields
 

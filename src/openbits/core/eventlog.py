@@ -126,14 +126,18 @@ EVENTS: Final[dict[int, EventKind]] = {
     POLICY_READ: _information("policies were read, and what they say", "policy_value"),
     POLICY_IN_FORCE: _information("a policy's value is used", "policy_value"),
     RANGES: _verbose("ranges of a file were requested", "transfer_id", "ranges"),
-    PROXY_TROUBLE: _warning("there is trouble with a proxy, or with finding one", "url", *_PROBLEM),
-    PROXY_REFUSED: _warning("the job's proxy settings cannot be used", "url", "proxy_bypass_list", *_PROBLEM),
+    PROXY_TROUBLE: _warning("there is trouble with a proxy, or with finding one", *_TRANSFER, *_PROBLEM),
+    PROXY_REFUSED: _warning("the job's proxy settings cannot be used", *_TRANSFER, "proxy_bypass_list", *_PROBLEM),
     NO_HTTP_SUPPORT: _error("the server, or a proxy, lacks what a transfer needs", *_TRANSFER, *_PROBLEM),
     CREDENTIALS_ACCEPTED: _information("a server has accepted credentials", "server", "url", "scheme"),
-    CREDENTIALS_REJECTED: _error("a server or proxy has rejected credentials", "server", "url", "scheme", *_PROBLEM),
+    CREDENTIALS_REJECTED: _error(
+        "a server or proxy has rejected credentials", "server", "scheme", *_TRANSFER, *_PROBLEM
+    ),
     SCHEDULE_SLOT: _verbose("another slot of the bandwidth schedule is in force", "current_slot", "current_limit"),
     JOB_FAILED: _error("job failed", "job_title", *_PROBLEM),
-    JOB_BLOCKED: _warning("job waits for something that it needs", "job_title", "block_reason_error_code", *_PROBLEM),
+    JOB_BLOCKED: _warning(
+        "job waits for something that it needs", "job_title", "block_reason_error_code", *_TRANSFER, *_PROBLEM
+    ),
     CANCELLED_BY_OTHER: _information("job cancelled by somebody other than its owner", "job_title", "job_owner", *_WHO),
     FILES_LEFT: _warning("temporary files could not be deleted", "job_title", "job_owner", "file_list"),
     MORE_FILES_LEFT: _warning("more temporary files could not be deleted than are listed", "job_title", "job_owner"),

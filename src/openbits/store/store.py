@@ -195,7 +195,7 @@ class Store:
                 low = max(middle, int(row[0])) + 1
             else:
                 high = middle
-        return max(0, low - 1)
+        return max(0, int(low) - 1)
 
     def _read(self, work: Callable[[sqlite3.Connection], list[StoredEvent]]) -> list[StoredEvent]:
         self._open_writer()
