@@ -261,6 +261,8 @@ def file_out(**changes: Any) -> dict[str, Any]:
         "validation_state": None,
         "resumable": None,
         "restarts": 0,
+        "wanted_ranges": [],
+        "filled_ranges": [],
         "response_headers": "HTTP/1.1 200 OK\r\n",
     }
     return {**file, **changes}
