@@ -23,6 +23,8 @@ _PATH_SCHEMAS: dict[str, dict[str, Any]] = {
     "code": {"type": "string"},
     "capability": {"type": "string"},
     "question": {"type": "string"},
+    "stream": {"type": "string"},
+    "record_id": {"type": "string"},
 }
 
 
