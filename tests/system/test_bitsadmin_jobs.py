@@ -230,6 +230,9 @@ def test_info_of_a_property_of_each_kind(console: Console, alice: TestAccount) -
     console.daemon.session.perform(calls.change_settings(job_id, settings))
     headers = "custom_headers=X-One: 1\r\nX-Two: 2\r\n"
     console.daemon.bits("set", job_id, headers, account=alice, check=True)
+    command = ("/usr/bin/bits", "complete", job_id)
+    console.daemon.bits("notify", job_id, "--", *command, account=alice, check=True)
+    console.places = {**console.places, job_id: "GUID"}
     console("/info", "job", "/verbose")
     console.check("info_properties")
 

@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
+import openbits
 from support.accounts import TestAccount, needs_root, temporary_account
 from support.bitsadmin import TIMEOUT_S, Console, fresh
 from support.daemon import Daemon, running_daemon
@@ -160,6 +161,17 @@ def test_one_job_reads_as_the_list_does(console: Console, origin: Origin, alice:
     code = re.search(r"ERROR CODE: +(0x\w{8})", block)
     assert code is not None
     assert code[1] in console.raw("/geterror", "bad")
+
+
+def test_a_program_that_takes_notifications_is_registered(console: Console) -> None:
+    """NOTIFY INTERFACE in the block is about a program that is there now (J18)."""
+    root = Console(daemon=console.daemon)
+    with openbits.Manager(console.daemon.socket) as manager:
+        job = manager.create_job("told")
+        job.set_notify_interface(lambda *_: None)
+        assert "NOTIFY INTERFACE: REGISTERED NOTIFICATION FLAGS: 3\n" in root.good("/info", "told", "/verbose")
+        job.set_notify_interface(None)
+        assert "NOTIFY INTERFACE: UNREGISTERED NOTIFICATION FLAGS: 3\n" in root.good("/info", "told", "/verbose")
 
 
 def test_names_that_an_account_chose_forge_no_lines(console: Console, origin: Origin, alice: TestAccount) -> None:

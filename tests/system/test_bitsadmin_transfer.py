@@ -20,7 +20,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from openbits.client import calls
-from support.accounts import TestAccount, needs_root, temporary_account
+from support.accounts import TestAccount, file_of, needs_root, temporary_account
+from support.bits_server import running_bits_server
 from support.bitsadmin import SCRIPT, TIMEOUT_S, Console, fresh
 from support.daemon import Daemon, running_daemon, wait_until
 from support.origin import Connection, Origin, Request, generate
@@ -228,22 +229,41 @@ def test_a_file_that_cannot_get_its_name_is_kept_for_another_try(
     assert pathlib.Path(local).read_bytes() == b"here it is"
 
 
-def test_upload(console: Console, alice: TestAccount, origin: Origin) -> None:
-    received: list[bytes] = []
+def test_upload(console: Console, alice: TestAccount) -> None:
+    source = file_of(alice, b"figures", "report")
+    with running_bits_server() as server:
+        done = console.run("/transfer", "up", "/UPLOAD", "/priority", "high", f"{server.url}/report", source)
+        assert done.returncode == 0, done
+        assert done.stdout.endswith("Transfer complete.\n")
+        assert pathlib.Path(server.root, "report").read_bytes() == b"figures"
 
-    def take(request: Request, connection: Connection) -> None:
-        received.append(request.method.encode())
-        connection.send_whole(403, b"")
 
-    origin.serve("/in/report", take)
-    source = os.path.join(alice.home, "report")
-    pathlib.Path(source).write_bytes(b"figures")
-    os.chown(source, alice.uid, alice.gid)
-    done = console.run("/transfer", "up", "/UPLOAD", origin.url("/in/report"), source)
+def test_an_upload_that_is_refused_fails(console: Console, alice: TestAccount, origin: Origin) -> None:
+    source = file_of(alice, b"figures", "refused")
+    done = console.run("/transfer", "up", "/UPLOAD", origin.url("/status/403"), source)
     assert done.returncode == 1
-    assert "Unable to complete transfer.\n" in done.stdout
-    assert received, "the server was asked"
+    assert "Unable to complete transfer.\nERROR FILE:    " in done.stdout
+    assert f" -> {source}\nERROR CODE:    0x80190193 - " in done.stdout
     assert pathlib.Path(source).read_bytes() == b"figures"
+
+
+def test_properties_of_a_transfer(console: Console, origin: Origin, alice: TestAccount) -> None:
+    """/priority, /aclflags and /dynamic are the job's before it starts."""
+    local = os.path.join(alice.home, "properties")
+    words = ("/dynamic", "/ACLFLAGS", "og", "/Priority", "Low")
+    with (
+        gate(origin, "/properties") as (asked, opened),
+        console.start("/transfer", "properties", *words, origin.url("/properties"), local) as process,
+    ):
+        assert asked.wait(TIMEOUT_S)
+        block = console.good("/info", "properties", "/verbose")
+        assert "PRIORITY: LOW FILES: 0 / 1" in block
+        assert "ACL FLAGS: OG\n" in block
+        assert console.daemon.show(str(job_of(console, "properties")["id"]))["settings"]["dynamic_content"] is True
+        opened.set()
+        process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == 0
+    assert pathlib.Path(local).read_bytes() == b"here it is"
 
 
 def test_monitor_redraws_until_ctrl_c(console: Console) -> None:
