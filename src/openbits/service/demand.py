@@ -45,11 +45,12 @@ class DemandCalls:
             # One by one, since they may overlap each other.
             names.check_ranges((piece,), None)
         # What counts against the limit is what they make together.
-        limit = quotas.range_limit(self._configuration().quotas, caller)
+        limits = self._configuration().quotas
+        limit = quotas.range_limit(limits, caller)
         if (count := len(merged(ranges))) > limit:
             raise BitsError(
                 "BG_E_TOO_MANY_RANGES_IN_FILE",
-                f"{count} ranges were requested at once; {limit} are allowed (quotas.max_ranges_per_file)",
+                f"{count} ranges were requested at once; {limit} are allowed ({limits.named('max_ranges_per_file')})",
             )
         return await self._apply(caller, job_id, RequestRanges(index=index, ranges=tuple(ranges)))
 
@@ -69,6 +70,7 @@ class DemandCalls:
     async def _apply(self, caller: Caller, job_id: str, event: RequestRanges | MovePosition) -> Outcome:
         def apply(draft: Draft) -> Outcome:
             self._changeable(caller, draft.get(job_id), event.index)
+            draft.by = caller
             changed = draft.apply(job_id, event)
             assert changed is not None
             return Outcome(result="S_OK", job=changed)
