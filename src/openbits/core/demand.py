@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final, assert_never
 
-from openbits.core import moves
+from openbits.core import entries, moves
 from openbits.core.environment import Environment
 from openbits.core.events import AskForPieces, Effect, Entry, MovePosition, RangesFilled, RequestRanges, Step
 from openbits.core.model import TO_EOF, ByteRange, Demand, File, Job, JobState, JobType
@@ -41,14 +41,14 @@ def change(job: Job, event: RequestRanges | MovePosition, env: Environment) -> S
     refuse_without_random_access(job, event.index)
     file = job.files[event.index]
     before = file.demand or Demand()
-    entries: tuple[Entry, ...] = ()
+    said: tuple[Entry, ...] = ()
     match event:
         case RequestRanges(ranges=ranges):
             _check(file, ranges)
             new = () if file.transferred else without(_clipped(file, ranges), (*before.filled, *before.wanted))
             demand = replace(before, wanted=merged((*before.wanted, *new)))
             _check_count(file, demand)
-            entries = (Entry(kind="changed", text=f"ranges of {file.local_name} requested: {_list(new)}"),)
+            said = (entries.ranges_requested(job, event.index, _list(new)),)
         case MovePosition(offset=offset):
             if not 0 <= offset < (BEYOND if file.bytes_total is None else max(1, file.bytes_total)):
                 raise _outside(file, f"the position {offset}")
@@ -59,7 +59,7 @@ def change(job: Job, event: RequestRanges | MovePosition, env: Environment) -> S
     if job.state.is_active and demand != before:
         effects = (AskForPieces(job_id=job.id, index=event.index),)
     job = moves.with_files(moves.touched(job, env), {event.index: replace(file, demand=demand)})
-    return Step(job=job, effects=effects, changed_files=(event.index,), entries=entries)
+    return Step(job=job, effects=effects, changed_files=(event.index,), entries=said)
 
 
 def filled(job: Job, event: RangesFilled, env: Environment) -> Step | None:

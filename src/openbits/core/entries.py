@@ -32,6 +32,8 @@ _REJECTED: Final = {"BG_E_HTTP_ERROR_401": "server", "BG_E_HTTP_ERROR_407": "pro
 _PROXY_UNUSABLE: Final = frozenset(
     {"BG_E_INVALID_PROXY_INFO", "BG_E_PROXY_LIST_TOO_LARGE", "BG_E_PROXY_BYPASS_LIST_TOO_LARGE"}
 )
+_OWN_AFFAIRS: Final = (0, eventlog.RANGES)
+"""Numbers of changes that are worth another one when somebody else than the owner makes them (16387)."""
 _ENDS_BY_ITSELF: Final = WITHOUT_TIMER | DISK_IS_FULL | {"BG_E_TOKEN_REQUIRED"}
 
 
@@ -162,6 +164,21 @@ def changed(what: str, text: str = "") -> Entry:
     return Entry(kind="changed", text=text or f"set: {what}", fields=(("property_name", what),))
 
 
+def ranges_requested(job: Job, index: int, ranges: str) -> Entry:
+    """F12: event 102; `ranges` says which, and no list of them makes an entry long."""
+    return Entry(
+        kind="changed",
+        text=f"ranges of {job.files[index].local_name} requested: {ranges}",
+        event_id=eventlog.RANGES,
+        fields=(
+            *_title(job),
+            ("transfer_id", f"{job.run}.{index}"),
+            ("ranges", ranges),
+            ("property_name", "requested ranges"),
+        ),
+    )
+
+
 def owner_changed(job: Job, owner: Owner) -> Entry:
     """J24: event 16388; `job` is the former owner's."""
     fields = [("job_title", job.settings.name), ("job_owner", owner.name), ("former_owner", job.owner.name)]
@@ -179,9 +196,10 @@ def attributed(job: Job, entries: Iterable[Entry], by: Caller) -> tuple[Entry, .
     who = (("user", by.name), ("user_uid", str(by.identity.uid)))
     said: list[Entry] = []
     for entry in entries:
-        if entry.kind == "changed" and not entry.event_id and not is_owner:
-            numbered = replace(entry, event_id=eventlog.CHANGED_BY_OTHER, fields=(*_whose(job), *entry.fields))
-            said.append(replace(numbered, text=f"{entry.text}, by {by.name}", fields=(*numbered.fields, *who)))
+        if entry.kind == "changed" and entry.event_id in _OWN_AFFAIRS and not is_owner:
+            fields = (*_whose(job), *(field for field in entry.fields if field[0] != "job_title"), *who)
+            text = f"{entry.text}, by {by.name}"
+            said.append(replace(entry, event_id=eventlog.CHANGED_BY_OTHER, text=text, fields=fields))
             continue
         said.append(replace(entry, fields=(*entry.fields, *who)))
         if entry.event_id == eventlog.CANCELLED and not is_owner:

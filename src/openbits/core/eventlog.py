@@ -125,7 +125,7 @@ EVENTS: Final[dict[int, EventKind]] = {
     ),
     POLICY_READ: _information("policies were read, and what they say", "policy_value"),
     POLICY_IN_FORCE: _information("a policy's value is used", "policy_value"),
-    RANGES: _verbose("ranges of a file were requested", "transfer_id", "ranges"),
+    RANGES: _verbose("ranges of a file were requested", "job_title", "transfer_id", "ranges", "property_name", *_WHO),
     PROXY_TROUBLE: _warning("there is trouble with a proxy, or with finding one", *_TRANSFER, *_PROBLEM),
     PROXY_REFUSED: _warning("the job's proxy settings cannot be used", *_TRANSFER, "proxy_bypass_list", *_PROBLEM),
     NO_HTTP_SUPPORT: _error("the server, or a proxy, lacks what a transfer needs", *_TRANSFER, *_PROBLEM),

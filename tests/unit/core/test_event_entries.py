@@ -135,6 +135,19 @@ def test_what_others_do_has_numbers_of_its_own() -> None:
     assert [each.event_id for each in entries.attributed(job, cancelled, other)] == [5, 16384]
 
 
+def test_f12_requested_ranges_are_verbose_unless_somebody_else_requests_them() -> None:
+    """102, and 16387: an owner finds what others did without having every request written down."""
+    job = job_in(JobState.SUSPENDED)
+    entry = entries.ranges_requested(job, 0, "0:10")
+    [own] = entries.attributed(job, [entry], by(job.owner.identity.uid))
+    assert (own.event_id, level_of(own.event_id)) == (102, Level.VERBOSE)
+    assert made(job, own)["ranges"] == "0:10"
+    [another] = entries.attributed(job, [entry], by(0))
+    assert (another.event_id, level_of(another.event_id)) == (16387, Level.INFORMATION)
+    assert dict(another.fields)["property_name"] == "requested ranges"
+    assert len(dict(another.fields)) == len(another.fields)
+
+
 def test_a_new_owner_and_an_old_one() -> None:
     """16388."""
     job = job_in(JobState.SUSPENDED)

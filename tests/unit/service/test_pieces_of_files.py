@@ -177,3 +177,16 @@ def test_requests_are_checked_before_anything_changes() -> None:
         assert service.runtime.services.demand.known(ROOT, job_id, 0).wanted == (ByteRange(0, 604),)
 
     play(script)
+
+
+def test_a8_what_another_account_requests_stands_in_the_event_log() -> None:
+    """16387 with who it was; the owner's own requests (102) are verbose, and not written down unless asked for."""
+
+    async def script(service: Service) -> None:
+        job_id = await service.create(resume=False, on_demand_mode=True)
+        await request(service, job_id, (0, 10))
+        await service.runtime.services.demand.request(ROOT, job_id, 0, [ByteRange(20, 10)])
+        requested = [event for event in service.disk.events if "requested" in event.text]
+        assert [(event.event_id, dict(event.fields)["user"]) for event in requested] == [(16387, "root")]
+
+    play(script)
