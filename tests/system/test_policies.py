@@ -165,3 +165,17 @@ def test_an_account_may_have_a_policy_for_its_own_service(alice: TestAccount) ->
         daemon.bits("policy", "reload", account=alice, check=True)
         found = json.loads(daemon.bits("policy", "show", "--json", account=alice, check=True).stdout)
         assert found["files"] == [path]
+
+
+def test_the_event_log_has_what_was_read_what_holds_and_what_contradicts_itself(daemon: Daemon) -> None:
+    """Events 82 and 16397 of section 13, which are about no job; 205 is verbose, and left out of it as a rule."""
+    write_policy(
+        daemon,
+        "[quotas]\nmax_jobs_per_machine = 2\nmax_jobs_per_user = 5\n"
+        "[max_internet_bandwidth]\nlimit_kbps = 64\nlimit_outside_kbps = 64\n",
+    )
+    assert "together 64 kbit/s" in daemon.wait_log("action=policy-slot")
+    shown(daemon)
+    found = {event["event_id"]: event for event in daemon.events()}
+    assert "quotas.max_jobs_per_user = 5" in found[82]["fields"]["policy_value"]
+    assert found[16397]["fields"]["current_size"] == "5"

@@ -15,7 +15,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from openbits.core import eventlog
 from openbits.core.bandwidth import InForce, Limit, in_force
+from openbits.core.events import Entry
 from openbits.core.model import DAY_S, Priority
 from openbits.core.policy import KEYS, PeerCaching, Policy
 from openbits.core.quotas import PolicyQuotas
@@ -24,6 +26,7 @@ from openbits.service.configuration import Configuration
 from openbits.service.logon import inotify
 from openbits.service.logon.pathwatch import PathWatch
 from openbits.service.policyfiles import Loaded, PolicyFileError, read_policy
+from openbits.service.refusals import check_limits
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +66,7 @@ class Policies:
         now: Callable[[], float],
         configuration: Callable[[], Configuration],
         on_change: Callable[[], None],
+        record: Callable[[Entry], None],
     ) -> None:
         """Read the files; an empty `directory` has none.
 
@@ -73,6 +77,7 @@ class Policies:
         self._now = now
         self._configuration = configuration
         self._on_change = on_change
+        self._record = record
         self.problem = ""
         """Why the files as they are now are not in force; empty when they are."""
         self.loaded = read_policy(directory, owners=owners)
@@ -191,6 +196,8 @@ class Policies:
 
     def start(self) -> None:
         """Follow the files and the hours from now on."""
+        if self.loaded.values:
+            self._tell_what_was_read()
         self._tell_warnings()
         self._arm()
         if self.directory:
@@ -228,6 +235,7 @@ class Policies:
         self.reloads += 1
         if is_other:
             log.info("action=policy-loaded files=%d values=%d", len(loaded.files), len(loaded.values))
+            self._tell_what_was_read()
             self._tell_warnings()
         self._follow_hours()
 
@@ -249,8 +257,7 @@ class Policies:
         before, now = self._in_force, self._now()
         self._in_force = after = in_force(self.policy, self.loaded.zone, now)
         if (before.limits, before.slot) != (after.limits, after.slot):
-            # 205
-            log.info("action=policy-slot slot=%r until=%s limits=%s", after.slot, after.until, after.limits)
+            self._tell_slot(after)
         self._arm()
         self._on_change()
 
@@ -265,18 +272,31 @@ class Policies:
         delay_s = LONGEST_TIMER_S if until is None else min(LONGEST_TIMER_S, max(0.0, until - self._now()))
         self._timer = asyncio.get_running_loop().call_later(delay_s, self._follow_hours)
 
+    # --- the event log --------------------------------------------------------------------------------------
+
+    def _tell_what_was_read(self) -> None:
+        said = ", ".join(f"{name} = {value!r:.200}" for name, value in self.loaded.values.items()) or "nothing"
+        text = f"the policy was read from {len(self.loaded.files)} files: {said}"
+        fields = (("policy_value", said),)
+        self._record(Entry(kind="policy", text=text, event_id=eventlog.POLICY_READ, fields=fields))
+
+    def _tell_slot(self, current: InForce) -> None:
+        said = ", ".join(
+            f"{name} {limit.kbps} kbit/s"
+            for name in ("together", "high", "normal", "low")
+            if (limit := getattr(current.limits, name)) is not None
+        )
+        slot, said = current.slot or "all hours", said or "unlimited"
+        fields = (("current_slot", slot), ("current_limit", said))
+        text = f"limits of background jobs ({slot}): {said}"
+        log.info("action=policy-slot slot=%r until=%s limits=%s", slot, current.until, said)
+        self._record(Entry(kind="policy", text=text, event_id=eventlog.SCHEDULE_SLOT, fields=fields))
+
     def _tell_warnings(self) -> None:
-        quotas = self.effective().quotas
-        # Where no policy is to blame, it is the configuration that says so.
-        if self.policy.quotas and quotas.max_jobs_per_user > quotas.max_jobs_per_machine:
-            # 16397
-            log.warning(
-                "action=policy-warning event=16397 text=%s (%d) exceeds %s (%d), which then is the limit",
-                quotas.named("max_jobs_per_user"),
-                quotas.max_jobs_per_user,
-                quotas.named("max_jobs_per_machine"),
-                quotas.max_jobs_per_machine,
-            )
+        # Where no policy is to blame, it is the configuration that is told of.
+        contradiction = check_limits(self.effective().quotas) if self.policy.quotas else None
+        if contradiction is not None:
+            self._record(contradiction)
 
 
 def owners_of(*, is_system: bool) -> frozenset[int]:

@@ -143,6 +143,7 @@ class Runtime:
             now=self.clock.now,
             configuration=lambda: self.configuration,
             on_change=self._policy_changed,
+            record=self.ledger.record,
         )
         self.feed = Feed()
         self.journal = Journal(os.environ.get(journal.VARIABLE, journal.SOCKET), name_of_account)

@@ -18,7 +18,7 @@ class World:
     def __init__(self, *, is_on: bool = True) -> None:
         self.asked: list[int] = []
         self.loop = FakeLoop()
-        self.pace = Pace(cast(Any, self.loop), 7, self.hear)
+        self.pace = Pace(cast("Any", self.loop), 7, self.hear)
         if is_on:
             self.pace.set(is_on=True, window_bytes=0)
 
