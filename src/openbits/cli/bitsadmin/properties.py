@@ -90,11 +90,16 @@ def get_notify_command_line(call: Invocation) -> None:
 
 
 def set_notify_command_line(call: Invocation) -> None:
-    """Set the notification command line, or take it off the job."""
-    program, parameters = (*map(or_none, call.arguments[1:]), None)[:2]
+    """Set the notification command line, or take it off the job.
+
+    The Windows tool's manual gives the parameters as one word in one place, and as several in another.
+    """
+    program, words = or_none(call.arguments[1]), call.arguments[2:]
+    parameters = or_none(words[0]) if len(words) == 1 else words or None
     say_remark(call.job.set_notify_cmd_line(program, parameters))
-    shown = " ".join(f"'{safe(word)}'" if word else NULL for word in (program, parameters))
-    call.output.line(f"Notification command line set to {shown}.")
+    shown = [f"'{safe(program)}'" if program else NULL]
+    shown.append(f"'{safe(' '.join(words))}'" if parameters else NULL)
+    call.output.line(f"Notification command line set to {' '.join(shown)}.")
 
 
 # --- times (B26) ----------------------------------------------------------------------------------

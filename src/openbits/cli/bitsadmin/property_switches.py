@@ -147,10 +147,11 @@ _PROXIES: Final = (
         "<program> [<parameters>]",
         "the notification command line",
         "properties.set_notify_command_line",
-        arguments=(2, 3),
+        arguments=(2, ANYWHERE),
         needs=OWNER,
         details=(
-            "<program> is a full path; <parameters> begin with the program, and are NULL where there are none.",
+            "<program> is a full path; <parameters>, one word in quotes or several, begin with the program's path or",
+            "name, and are NULL where there are none. No shell reads them.",
             "NULL NULL takes the command line off the job.",
         ),
     ),

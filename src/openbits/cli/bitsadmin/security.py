@@ -175,8 +175,8 @@ def remove_client_certificate(call: Invocation) -> None:
 
 
 def _location(text: str) -> CertificateStoreLocation:
-    """Read a store's location: 1 to 8, or its name."""
-    named = CertificateStoreLocation.__members__.get(text.upper())
+    """Read a store's location: 1 to 8, or its name, which the Windows tool's manual writes in an example."""
+    named = CertificateStoreLocation.__members__.get(text.upper().removeprefix("BG_CERT_STORE_LOCATION_"))
     if named is not None:
         return named
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= len(_LOCATIONS):

@@ -46,29 +46,26 @@ def version(call: Invocation) -> int | None:
     call.output.line()
     call.output.line(f"bitsadmin {__version__}")
     checks = _checks(call)
-    for line in _lines_of(checks):
-        call.output.line(line)
+    _print(call, checks)
     return _status_of(checks)
 
 
 def repair_service(call: Invocation) -> int | None:
     """Check the service, and start it if that is what it lacks; with /force restart it."""
     checks = _checks(call)
-    status = _status_of(checks)
-    is_reached = status != ExitCode.NO_SERVICE
-    if not is_reached or call.has("/force"):
+    was_reached = _status_of(checks) != ExitCode.NO_SERVICE
+    if not was_reached or call.has("/force"):
         starter = None if _is_elsewhere() else shutil.which("systemctl", path=SYSTEM_PATH)
         if starter is None or not os.path.isdir(SYSTEMD):
-            for line in _lines_of(checks):
-                call.output.line(line)
+            _print(call, checks)
             note("bitsadmin: systemd is not in charge of the service here: whoever started it has to start it again")
-            return ExitCode.NO_SERVICE if not is_reached else 1
+            return 1 if was_reached else ExitCode.NO_SERVICE
         _start(starter)
-        call.output.line("Service restarted." if is_reached else "Service started.")
         checks = _checks(call)
-        status = _status_of(checks)
-    for line in _lines_of(checks):
-        call.output.line(line)
+        if _status_of(checks) != ExitCode.NO_SERVICE:
+            call.output.line("Service restarted." if was_reached else "Service started.")
+    _print(call, checks)
+    status = _status_of(checks)
     call.output.line("Nothing to repair." if status is None else "The lines with FAIL say what is to be done.")
     return status
 
@@ -81,14 +78,21 @@ def _is_elsewhere() -> bool:
 def _start(starter: str) -> None:
     if os.geteuid() != 0:
         raise BitsError("E_ACCESSDENIED", "only root may start the system's service: run the command with sudo")
-    for words in (("reset-failed", UNIT), ("restart", UNIT)):
-        done = subprocess.run(
-            [starter, *words], stdin=subprocess.DEVNULL, capture_output=True, timeout=START_S, check=False
-        )
+    try:
+        # What failed too often is not tried again before it is forgiven.
+        _systemctl(starter, "reset-failed")
+        done = _systemctl(starter, "restart")
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise BitsError("ERROR_SERVICE_NOT_ACTIVE", f"systemctl came to nothing: {safe(str(error))}") from None
     if done.returncode:
         lines = done.stderr.decode("utf-8", "replace").splitlines()
         reason = safe(lines[0]) if lines else f"systemctl ended with {done.returncode}"
         raise BitsError("ERROR_SERVICE_NOT_ACTIVE", f"{reason}: see 'journalctl -u {UNIT}'")
+
+
+def _systemctl(starter: str, verb: str) -> subprocess.CompletedProcess[bytes]:
+    command = [starter, verb, UNIT]
+    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=START_S, check=False)
 
 
 def _checks(call: Invocation) -> list[dict[str, Any]]:
@@ -102,8 +106,9 @@ def _checks(call: Invocation) -> list[dict[str, Any]]:
     return [check | {"ok": True} for check in checks] + service_checks(call.session)
 
 
-def _lines_of(checks: list[dict[str, Any]]) -> list[str]:
-    return [f"{'ok  ' if one['ok'] else 'FAIL'}  {safe(one['name'])}: {safe(one['message'])}" for one in checks]
+def _print(call: Invocation, checks: list[dict[str, Any]]) -> None:
+    for one in checks:
+        call.output.line(f"{'ok  ' if one['ok'] else 'FAIL'}  {safe(one['name'])}: {safe(one['message'])}")
 
 
 def _status_of(checks: list[dict[str, Any]]) -> int | None:
@@ -145,7 +150,8 @@ def _set(call: Invocation, usage: AccountProxyUsage, given: tuple[str, ...], acc
     if usage is AccountProxyUsage.AUTOSCRIPT:
         return set_settings(usage, script_url=given[0] if given else None, account=account)
     proxies = " ".join(given[0].replace(",", " ").split()) if given else None
-    bypass = or_none(given[1]) or "" if len(given) > 1 else None
+    # A list without a second one has none: the hosts of an earlier call belong to the proxies of that call.
+    bypass = None if not given else or_none(given[1]) or "" if len(given) > 1 else ""
     return set_settings(usage, proxy_list=proxies, bypass_list=bypass, account=account)
 
 
