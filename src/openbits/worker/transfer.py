@@ -14,22 +14,18 @@ from dataclasses import replace
 from typing import Final
 
 from openbits.core.model import REPLY_INDEX, ByteRange
-from openbits.frames.codec import FrameError
 from openbits.frames.worker import (
     DoneFile,
     Evaluator,
     EvaluatorWanted,
     FileDurable,
     FileHandle,
-    FileReceived,
     FileRedirected,
     FilesDone,
     FileSpec,
-    FilesStarted,
     FileStarted,
     LastHeaders,
     ProxyChosen,
-    RangesFilled,
     SetPace,
     StartTransfer,
     TakeCredential,
@@ -51,8 +47,7 @@ from openbits.worker.files import Directories
 from openbits.worker.fileupload import FileUpload
 from openbits.worker.handles import MOST_OPEN, Handle, Handles
 from openbits.worker.headers import download_lines
-from openbits.worker.loop import Timer
-from openbits.worker.ondemand import OnDemand, range_specs
+from openbits.worker.ondemand import OnDemand
 from openbits.worker.pac import Means
 from openbits.worker.pace import LEAST_WINDOW_BYTES, Pace
 from openbits.worker.pieces import Pieces
@@ -60,19 +55,14 @@ from openbits.worker.places import OwnPlace, Place
 from openbits.worker.proving import Prover
 from openbits.worker.proxies import Plan, Proxies, make_plan, needs_reading
 from openbits.worker.rangedownload import RangeDownload
+from openbits.worker.reports import Reports
 from openbits.worker.run import Fetch, Lane, Tools
 from openbits.worker.sink import SinkSettings
 from openbits.worker.source import Source
 from openbits.worker.trust import trust_of
 from openbits.worker.upload import Upload
 
-_REPORT_S: Final = 0.25
 _DONE_PER_FRAME: Final = 1_000
-_PIECES_PER_FRAME: Final = 900
-_SMALL_BYTES: Final = 256 * 1024
-_STARTED_CHARACTERS: Final = 100_000
-"""What a packet holds, with some room; names and numbers of a FileStarted take the rest."""
-_STARTED_CHARACTERS_BESIDE: Final = 400
 
 
 class Transfer:
@@ -126,7 +116,7 @@ class Transfer:
         )
         self._is_apart = False
         """Whether no other transfer uses the engine."""
-        self._is_congested = is_congested
+        self._reports = Reports(tools.loop, settings.transfer, send, is_congested)
         self._on_unexpected = on_unexpected
         self._on_ended = on_ended
         self._queue: deque[FileSpec] = deque()
@@ -146,10 +136,7 @@ class Transfer:
         self._is_stopping = False
         self._is_ending = False
         self._is_advancing = False
-        self._received: dict[int, int] = {}
-        self._report_timer: Timer | None = None
         self._done: list[DoneFile] = []
-        self._started: list[FileStarted] = []
         means = Means(loop=tools.loop, scripts=tools.scripts, want_evaluator=self._want_evaluator)
         plan = None if needs_reading(settings.proxy) else make_plan(settings.proxy)
         self.proxies = Proxies(plan, self._on_proxy_chosen, means, dhcp_url=settings.proxy.dhcp_url)
@@ -402,8 +389,7 @@ class Transfer:
             # Once: what comes back names no address.
             self.trust.explain(request, replace(failure, refused_url=""), lambda why: self._explained(why, index))
             return
-        if self._report_timer is not None:
-            self._report_timer.cancel()
+        self._reports.close()
         if self._handles is not None:
             self._handles.close()
         self._send_done()
@@ -447,81 +433,35 @@ class Transfer:
 
     def on_started(self, message: FileStarted) -> None:
         """See `run.Run`."""
-        if message.bytes_total is None or message.bytes_total > _SMALL_BYTES or message.restarted:
-            self._send_started()
-            self._send(message)
-            return
-        # A small file is soon done: its start and those of its neighbours travel in one packet.
-        self._started.append(message)
-        if self._report_timer is None:
-            self._report_timer = self.tools.loop.call_at(self.tools.loop.now + _REPORT_S, self._report)
-
-    def _send_started(self) -> None:
-        started, self._started = self._started, []
-        packet: list[FileStarted] = []
-        room = _STARTED_CHARACTERS
-        for message in started:
-            room -= len(message.response_headers) + _STARTED_CHARACTERS_BESIDE
-            if room < 0:
-                self._send_together(packet)
-                packet, room = [], _STARTED_CHARACTERS
-            packet.append(message)
-        if packet:
-            self._send_together(packet)
-
-    def _send_together(self, started: list[FileStarted]) -> None:
-        try:
-            self._send(FilesStarted(transfer=self.settings.transfer, files=tuple(started)))
-        except FrameError:
-            # Headers full of characters that travel as escapes: alone each of them fits.
-            for message in started:
-                self._send(message)
+        self._reports.started(message)
 
     def on_redirected(self, index: int, remote_name: str) -> None:
         """See `run.Run`."""
-        self._send_started()
-        self._send(FileRedirected(transfer=self.settings.transfer, index=index, remote_name=remote_name))
+        self._reports.send(FileRedirected(transfer=self.settings.transfer, index=index, remote_name=remote_name))
 
     def on_headers(self, index: int, response_headers: str) -> None:
         """See `run.Run`."""
-        self._send_started()
-        self._send(LastHeaders(transfer=self.settings.transfer, index=index, response_headers=response_headers))
+        self._reports.send(LastHeaders(transfer=self.settings.transfer, index=index, response_headers=response_headers))
 
     def on_received(self, index: int, received_bytes: int) -> None:
         """See `run.Run`."""
-        self._received[index] = received_bytes
-        if self._report_timer is None:
-            self._report_timer = self.tools.loop.call_at(self.tools.loop.now + _REPORT_S, self._report)
-
-    def _report(self) -> None:
-        self._report_timer = None
-        self._send_started()
-        received, self._received = self._received, {}
-        # Only for people to see: when the service cannot keep up, it is not told more of it.
-        if not self._is_congested():
-            for index, received_bytes in received.items():
-                self._send(FileReceived(transfer=self.settings.transfer, index=index, received_bytes=received_bytes))
+        self._reports.received(index, received_bytes)
 
     def on_durable(self, index: int, durable_bytes: int) -> None:
         """See `run.Run`."""
-        self._send_started()
-        self._send(FileDurable(transfer=self.settings.transfer, index=index, durable_bytes=durable_bytes))
+        self._reports.send(FileDurable(transfer=self.settings.transfer, index=index, durable_bytes=durable_bytes))
 
     def on_filled(self, index: int, ranges: tuple[ByteRange, ...]) -> None:
         """See `run.Run`."""
-        self._send_started()
-        for start in range(0, len(ranges), _PIECES_PER_FRAME):
-            pieces = range_specs(ranges[start : start + _PIECES_PER_FRAME])
-            self._send(RangesFilled(transfer=self.settings.transfer, index=index, ranges=pieces))
+        self._reports.filled(index, ranges)
 
     def on_broken(self, index: int, message: str) -> None:
         """See `run.Run`."""
-        self._send_started()
-        self._send(TransferBroken(transfer=self.settings.transfer, index=index, message=message))
+        self._reports.send(TransferBroken(transfer=self.settings.transfer, index=index, message=message))
 
     def on_network_done(self, fetch: Fetch) -> None:
         """See `run.Run`."""
-        self._received.pop(fetch.spec.index, None)
+        self._reports.forget(fetch.spec.index)
         self._release_lane(fetch)
         self._advance()
 
@@ -540,7 +480,7 @@ class Transfer:
         self._end_if_over()
 
     def _send_done(self) -> None:
-        self._send_started()
+        self._reports.flush()
         done, self._done = self._done, []
         for start in range(0, len(done), _DONE_PER_FRAME):
             files = tuple(done[start : start + _DONE_PER_FRAME])
@@ -559,7 +499,7 @@ class Transfer:
     def on_closed(self, fetch: Fetch) -> None:
         """See `run.Run`."""
         self._open.discard(fetch)
-        self._received.pop(fetch.spec.index, None)
+        self._reports.forget(fetch.spec.index)
         self._release_lane(fetch)
         self._release_handle(fetch.spec.index)
         if self._pieces.ended(fetch, self._queue) and not self._is_stopping and self._failure is None:
