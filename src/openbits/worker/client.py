@@ -34,7 +34,6 @@ from openbits.worker.curlhandle import (
     proxy_address,
     set_belief,
     set_method,
-    set_piece,
     set_probe,
     set_proxy_lines,
     show_tunnels,
@@ -42,7 +41,8 @@ from openbits.worker.curlhandle import (
 )
 from openbits.worker.engine import Engine
 from openbits.worker.failure import Failure, TransferError
-from openbits.worker.pace import PIECE_BYTES, Pace, make_narrow, set_width
+from openbits.worker.pace import PIECE_BYTES, Pace
+from openbits.worker.paced import Paced
 from openbits.worker.proxyerrors import Attempt, map_proxy_error
 from openbits.worker.takeover import take_socket
 from openbits.worker.tcpinfo import Outflow, outflow
@@ -63,7 +63,7 @@ _EMPTY_BODY: Final = "Content-Length: 0"
 411 to a POST that does not say so."""
 
 
-class Client:
+class Client(Paced):
     """One request at a time; the libcurl handle behind it is used again and again."""
 
     def __init__(
@@ -74,8 +74,8 @@ class Client:
         on_unexpected: Callable[[Exception], None],
         pace: Pace | None = None,
     ) -> None:
+        super().__init__(pace)
         self._engine = engine
-        self._pace = pace
         self._connections = Connections(engine, connect_timeout_s=connect_timeout_s, pace=pace)
         self._asked_last: Response | None = None
         """What the proxy asked for last before it made a tunnel."""
@@ -91,9 +91,6 @@ class Client:
         self._response: Response | None = None
         self._failure: Failure | None = None
         self._taken_fd: int | None = None
-        self._is_paused = False
-        self._is_held = False
-        """Whether a limit keeps it from receiving."""
         self.handed_bytes = 0
         """How much of the request's body libcurl has taken."""
         self.wants_certificate = False
@@ -115,7 +112,7 @@ class Client:
         self._connections.forget_handle()
         self._belief = BELIEF
         self._is_special = False
-        self._is_slow = self._is_spent = False
+        self.forget_width()
 
     def _make_curl(self) -> Any:
         curl = make_handle(self._engine.ca_file, self._connect_timeout_s)
@@ -200,12 +197,7 @@ class Client:
             self._is_tunnelled = is_tunnelled
             show_tunnels(curl, are_shown=self._is_tunnelled)
             curl.setopt(pycurl.SOCKOPTFUNCTION, self._on_socket_made if self._is_tunnelled else None)
-        if self._is_spent:
-            self._is_spent = False
-            curl.setopt(pycurl.FORBID_REUSE, 0)
-        is_slow = self._pace is not None and self._pace.is_on
-        if is_slow or self._is_slow:
-            self._set_pace(curl, request, is_slow=is_slow)
+        is_slow = self._prepare_pace(curl, request)
         self._has_dug = False
         is_special = (
             request.head
@@ -228,61 +220,6 @@ class Client:
         if request.outgoing is not None:
             request.outgoing.rewind(0, self._go_on)
         self._engine.start(curl, self)
-
-    def _on_socket_made(self, fd: int, _purpose: int) -> int:
-        """A connection is being made, on which the proxy is asked for a tunnel first, or which is to be narrow."""
-        self._has_dug = self._is_tunnelled
-        if self._pace is not None and self._pace.is_on and self._pace.window_bytes:
-            make_narrow(fd, self._pace.window_bytes)
-        return int(pycurl.SOCKOPT_OK)
-
-    # --- a limit -----------------------------------------------------------------------------
-
-    def _set_pace(self, curl: Any, request: Request, *, is_slow: bool) -> None:
-        if is_slow is not self._is_slow:
-            set_piece(curl, PIECE_BYTES if is_slow else 0)
-            self._is_slow = is_slow
-        if not request.digs:
-            wants_sockets = is_slow or self._is_tunnelled
-            curl.setopt(pycurl.SOCKOPTFUNCTION, self._on_socket_made if wants_sockets else None)
-
-    def set_width(self, window_bytes: int) -> None:
-        """There is another limit, or none any more: the connection that is in use gets other room."""
-        if self._handler is None or self._connections.is_digging:
-            return
-        active = self._curl.getinfo(pycurl.ACTIVESOCKET)
-        if active >= 0:
-            set_width(active, window_bytes)
-            if self._request is not None and not self._request.method and not self._request.connection:
-                # It is not for others, who may have another limit.
-                self._curl.setopt(pycurl.FORBID_REUSE, 1)
-                self._is_spent = True
-
-    def _hold(self, pace: Pace) -> int:
-        self._is_held = True
-        pace.wait(self._receive_on)
-        return int(pycurl.WRITEFUNC_PAUSE)
-
-    def _receive_on(self) -> None:
-        """There is room for a piece again."""
-        if self._is_held and self._handler is not None:
-            self._unpause()
-
-    def _unpause(self) -> None:
-        self._is_held = self._is_paused = False
-        try:
-            # What libcurl holds back comes at once, from inside this call.
-            self._curl.pause(pycurl.PAUSE_CONT)
-        except pycurl.error as error:
-            if self._handler is not None:
-                self.finish((error.args[0], str(error.args[-1])))
-
-    def _let_go(self) -> None:
-        """Nothing waits any more."""
-        if self._pace is not None and (self._is_held or self._is_paused):
-            self._pace.forget(self._receive_on)
-            self._pace.forget(self._go_on)
-        self._is_held = self._is_paused = False
 
     def belongs_to(self, engine: Engine) -> bool:
         """Whether requests that are bound to no connection go over this engine's."""
@@ -549,11 +486,6 @@ class Client:
             outgoing.rewind(offset, self._go_on)
         self.handed_bytes = offset
         return int(pycurl.SEEKFUNC_OK)
-
-    def _go_on(self) -> None:
-        """More of the body has been read."""
-        if self._handler is not None and self._is_paused:
-            self._unpause()
 
     def _unexpected(self, error: Exception) -> int:
         self._on_unexpected(error)
