@@ -32,4 +32,5 @@ def test_journalctl_finds_an_event_by_number_and_job(machine: Machine, jobs: Job
     written = [json.loads(line) for line in jobs.bits("events", "--job", job, "--json").splitlines()]
     told = entries(machine, f"BITS_JOB_ID={job}")
     assert [int(entry["BITS_EVENT"]) for entry in told] == [event["id"] for event in written]
-    assert "journal" in jobs.bits("doctor")
+    # This machine has no route to anywhere, so that not everything is well.
+    assert "ok    journal: " in jobs.try_bits("doctor").stdout

@@ -77,16 +77,17 @@ def answered(job: Job, answers: tuple[FileAnswered, ...], env: Environment) -> S
         )
         if answer.restarted:
             said.append(Entry(kind="restarted", text=f"{file.local_name}: {answer.restarted}"))
-    if job.state.is_active and answers[-1].run == job.run:
-        if job.state is JobState.CONNECTING or changed:
-            name = job.part(answers[0].index).remote_name or job.files[UPLOAD_INDEX].remote_name
-            more = f" and {len(answers) - 1} more" if len(answers) > 1 else ""
-            kind = "transferring" if job.state is JobState.CONNECTING else "file started"
-            text = f"the server answered for {public_url(name)}{more}"
-            indices = [answer.index for answer in answers]
-            said.append(entries.started(with_files(job, changed), indices, text, kind=kind))
+    is_connecting = job.state is JobState.CONNECTING
+    is_present = job.state.is_active and answers[-1].run == job.run
+    if is_present:
         job = replace(moved(job, Trigger.ANSWERED, env), error=None)
     job = with_files(touched(job, env), changed)
+    if is_present and (is_connecting or changed):
+        name = job.part(answers[0].index).remote_name or job.files[UPLOAD_INDEX].remote_name
+        more = f" and {len(answers) - 1} more" if len(answers) > 1 else ""
+        text = f"the server answered for {public_url(name)}{more}"
+        kind = "transferring" if is_connecting else "file started"
+        said.append(entries.started(job, [answer.index for answer in answers], text, kind=kind))
     return Step(job=job, changed_files=tuple(changed), entries=tuple(said))
 
 
