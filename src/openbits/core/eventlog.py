@@ -51,12 +51,10 @@ FILE_FAILED: Final = 61
 PROGRAM_FAILED: Final = 63
 PROGRAM_NOT_LAUNCHED: Final = 64
 POLICY_READ: Final = 82
-POLICY_IN_FORCE: Final = 83
 RANGES: Final = 102
 PROXY_TROUBLE: Final = 200
 PROXY_REFUSED: Final = 201
 NO_HTTP_SUPPORT: Final = 202
-CREDENTIALS_ACCEPTED: Final = 203
 CREDENTIALS_REJECTED: Final = 204
 SCHEDULE_SLOT: Final = 205
 JOB_FAILED: Final = 211
@@ -118,18 +116,18 @@ EVENTS: Final[dict[int, EventKind]] = {
     FILE_STOPPED: _information("files are transferred", *_TRANSFER, "hr", "bytes_transferred_from_peer"),
     FILE_FAILED: _warning("transfer of a file has stopped with an error", *_TRANSFER, *_PROBLEM),
     PROGRAM_FAILED: _warning(
-        "the program of a notification returned an error; it is run again", "job_title", "program", "parameters", "hr"
+        "the program of a notification returned an error; it is run again",
+        *("job_title", "program", "parameters", "exit_status", *_PROBLEM, "retry_wait_time"),
     ),
     PROGRAM_NOT_LAUNCHED: _warning(
-        "the program of a notification could not be started; it is tried again", "job_title", "program", "hr"
+        "the program of a notification could not be started; it is tried again",
+        *("job_title", "program", "parameters", *_PROBLEM, "retry_wait_time"),
     ),
     POLICY_READ: _information("policies were read, and what they say", "policy_value"),
-    POLICY_IN_FORCE: _information("a policy's value is used", "policy_value"),
     RANGES: _verbose("ranges of a file were requested", "job_title", "transfer_id", "ranges", "property_name", *_WHO),
     PROXY_TROUBLE: _warning("there is trouble with a proxy, or with finding one", *_TRANSFER, *_PROBLEM),
     PROXY_REFUSED: _warning("the job's proxy settings cannot be used", *_TRANSFER, "proxy_bypass_list", *_PROBLEM),
     NO_HTTP_SUPPORT: _error("the server, or a proxy, lacks what a transfer needs", *_TRANSFER, *_PROBLEM),
-    CREDENTIALS_ACCEPTED: _information("a server has accepted credentials", "server", "url", "scheme"),
     CREDENTIALS_REJECTED: _error(
         "a server or proxy has rejected credentials", "server", "scheme", *_TRANSFER, *_PROBLEM
     ),
@@ -148,7 +146,7 @@ EVENTS: Final[dict[int, EventKind]] = {
     INACTIVE_REMOVED: _information(
         "job removed: nothing had happened to it for too long", "job_title", "job_owner", "day_count"
     ),
-    NOTICE_FAILED: _warning("a notification failed; it is repeated", "job_title", "retry_wait_time", "hr"),
+    NOTICE_FAILED: _warning("a notification failed; it is repeated", "job_title", *_PROBLEM, "retry_wait_time"),
     STORE_UNREADABLE: _error("the job list could not be read: it was set aside, and a new one is used", "set_aside"),
     FAILED_TO_START: _error("the service could not start", "error_code"),
     LIMITS_CONTRADICT: _warning("the limit for an account is higher than the one for the machine", *_QUOTA),

@@ -142,6 +142,10 @@ class Journal:
             self._keep(data)
             self._wait_for_room()
 
+    def send_now(self, fields: Iterable[tuple[str, str]]) -> bool:
+        """Send an entry if there is room for it at this moment; needs no loop."""
+        return bool(self._path) and self._put(encode(fields))
+
     def close(self) -> None:
         """Send what can be sent at once, and let go of the socket."""
         self._go_on()
@@ -231,6 +235,22 @@ class Journal:
                 asyncio.get_running_loop().remove_writer(self._socket)
             self._socket.close()
             self._socket = None
+
+
+def tell_of_failure(number: int, text: str, exit_status: int) -> None:
+    """Tell the journal that the service fails (16392, 16404): its own table is out of reach then.
+
+    Once, and without waiting: nothing comes after it.
+    """
+    fields = (("error_code", str(exit_status)),)
+    record = EventRecord(
+        id=0, time=0.0, kind="service", job_id="", text=text, owner_uid=0, event_id=number, fields=fields
+    )
+    journal = Journal(os.environ.get(VARIABLE, SOCKET))
+    try:
+        journal.send_now(fields_of(record, ""))
+    finally:
+        journal.close()
 
 
 def _send_large(sock: socket.socket, data: bytes) -> None:

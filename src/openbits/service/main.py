@@ -20,6 +20,7 @@ from openbits import privileges
 from openbits.api.handlers import Handlers
 from openbits.api.peer import Accounts
 from openbits.api.server import ApiServer, listen
+from openbits.core import eventlog
 from openbits.frames.channel import Channel
 from openbits.frames.monitor import MONITOR_TO_SERVICE, SERVICE_TO_MONITOR, ServiceStopping
 from openbits.service.configuration import (
@@ -27,6 +28,7 @@ from openbits.service.configuration import (
     ConfigurationError,
     read_configuration_if_any,
 )
+from openbits.service.journal import tell_of_failure
 from openbits.service.policyfiles import PolicyFileError, directory_beside
 from openbits.service.runtime import Runtime
 from openbits.service.secrets import KEY_BYTES, Secrets
@@ -57,9 +59,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return asyncio.run(_serve(options, channel))
     except (ConfigurationError, PolicyFileError) as error:
         log.error("action=configuration-refused error=%s", error)
+        tell_of_failure(eventlog.FAILED_TO_START, f"the service cannot start: {error}", EXIT_CONFIGURATION)
         return _tell_and_return(channel, EXIT_CONFIGURATION)
     except StoreError as error:
         log.error("action=store-refused error=%s", error)
+        tell_of_failure(eventlog.FAILED_TO_START, f"the service cannot start: {error}", EXIT_FAILED)
         return EXIT_FAILED
 
 
@@ -90,6 +94,7 @@ async def _serve(options: argparse.Namespace, channel: Channel) -> int:
     def give_up(reason: str) -> None:
         log.critical("action=give-up reason=%s", reason)
         if not ended.done():
+            tell_of_failure(eventlog.SERVICE_FAILED, f"the service has failed, and begins anew: {reason}", EXIT_FAILED)
             ended.set_result(EXIT_FAILED)
 
     def stop() -> None:

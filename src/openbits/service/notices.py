@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shlex
 
+from openbits.core import eventlog
 from openbits.core.events import Entry
 from openbits.core.model import Job
 from openbits.core.names import public_url
@@ -16,9 +17,6 @@ from openbits.errors import ErrorContext, error_code
 from openbits.service.listeners import Told
 
 KIND = "notification"
-PROGRAM_FAILED = 63
-PROGRAM_NOT_LAUNCHED = 64
-WILL_RETRY = 16390
 
 
 def taken(job: Job, subject: Subject, channel: Channel, told: Told) -> tuple[Entry, ...]:
@@ -38,16 +36,19 @@ def taken(job: Job, subject: Subject, channel: Channel, told: Told) -> tuple[Ent
 
 def failed(job: Job, subject: Subject, channel: Channel, told: Told, again_s: float | None) -> tuple[Entry, ...]:
     """Return what is noted when telling has failed; it is tried again after `again_s`, or else another channel is."""
-    hr = f"{error_code(told.error).hresult:#010x}"
+    problem = (
+        ("hr", f"{error_code(told.error).hresult:#010x}"),
+        ("error", told.error),
+        ("error_context", ErrorContext.QUEUE_MANAGER_NOTIFICATION.name),
+    )
     reason = f": {told.message}" if told.message else ""
     after = "; the next way is tried at once" if again_s is None else f"; it is tried again after {again_s:.0f} s"
-    context = ("context", str(int(ErrorContext.QUEUE_MANAGER_NOTIFICATION)))
     waits = () if again_s is None else (("retry_wait_time", f"{again_s:.0f}"),)
     if channel is Channel.COMMAND:
-        number = PROGRAM_FAILED if told.was_launched else PROGRAM_NOT_LAUNCHED
+        number = eventlog.PROGRAM_FAILED if told.was_launched else eventlog.PROGRAM_NOT_LAUNCHED
         what = "failed" if told.was_launched else "could not be started"
         text = f"{subject.kind.value}: {command_text(job)} {what}, {told.error}{reason}{after}"
-        fields = (*_command_fields(job, told), ("hr", hr), context, *waits)
+        fields = (*_command_fields(job, told), *problem, *waits)
         return (Entry(kind=KIND, text=text, event_id=number, fields=fields),)
     who = {
         Channel.CALLBACK: "the program that listens",
@@ -55,7 +56,7 @@ def failed(job: Job, subject: Subject, channel: Channel, told: Told, again_s: fl
         Channel.WEBHOOK: public_url(job.settings.notify_url),
     }[channel]
     text = f"{subject.kind.value}: {who} did not take it, {told.error}{reason}{after}"
-    return (Entry(kind=KIND, text=text, event_id=WILL_RETRY, fields=(*_title(job), ("hr", hr), context, *waits)),)
+    return (Entry(kind=KIND, text=text, event_id=eventlog.NOTICE_FAILED, fields=(*_title(job), *problem, *waits)),)
 
 
 def command_text(job: Job) -> str:

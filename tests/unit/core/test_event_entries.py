@@ -1,6 +1,8 @@
 """The event log's numbers and the entries that carry them: each with its fields, none with a secret (section 13)."""
 
 import dataclasses
+import pathlib
+import re
 
 import pytest
 
@@ -171,6 +173,19 @@ def test_temporary_files_that_are_left_are_listed_and_counted() -> None:
     assert (left.event_id, made(job, left)["file_list"]) == (16385, "/a")
     told = entries.completed(job, "BG_S_UNABLE_TO_DELETE_FILES", [f"/{number}" for number in range(100)])
     assert [each.event_id for each in told] == [4, 16385, 16386]
+
+
+def test_every_number_of_the_table_is_made_somewhere() -> None:
+    """Who filters for a number must be able to rely on it: what nobody makes does not stand in the table."""
+    package = pathlib.Path(entries.__file__).parent.parent
+    made_somewhere = set(re.findall(r"\beventlog\.([A-Z_]+)", "".join(map(_text_of, package.rglob("*.py")))))
+    names = {name for name, value in vars(eventlog).items() if isinstance(value, int) and value in EVENTS}
+    assert len(names) == len(EVENTS)
+    assert names <= made_somewhere
+
+
+def _text_of(path: pathlib.Path) -> str:
+    return path.read_text(encoding="utf-8")
 
 
 def test_levels_choose_what_is_as_grave() -> None:

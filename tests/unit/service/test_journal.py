@@ -10,10 +10,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from openbits.core.eventlog import CREATED, EVENTS, FILE_FAILED, message_id
+from openbits.core.eventlog import CREATED, EVENTS, FAILED_TO_START, FILE_FAILED, message_id
 from openbits.core.model import JobState
 from openbits.service import journal as journal_module
-from openbits.service.journal import Journal, encode, fields_of
+from openbits.service.journal import Journal, encode, fields_of, tell_of_failure
 from openbits.service.records import EventRecord
 from support.jobs import job_in
 
@@ -227,6 +227,24 @@ async def _flood(listener: Listener, journal: Journal) -> None:
     assert [int(each["BITS_EVENT"]) for each in got[:-1]] == list(range(3000 - dropped))
     assert int(got[-1]["BITS_DROPPED"]) == dropped
     assert listener.is_empty()
+
+
+def test_a_service_that_fails_says_so_though_it_has_no_loop_any_more(
+    listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """16392: a wrong configuration is found in the journal by its number."""
+    monkeypatch.setenv(journal_module.VARIABLE, listener.path)
+    tell_of_failure(FAILED_TO_START, "the service cannot start: no such key", 78)
+    told = listener.take()
+    assert told["MESSAGE_ID"].decode() == message_id(16392)
+    assert (told["PRIORITY"], told["BITS_ERROR_CODE"]) == (b"3", b"78")
+    assert told["MESSAGE"] == b"the service cannot start: no such key"
+
+
+def test_a_service_that_fails_where_there_is_no_journal_fails_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing waits, and nothing is raised."""
+    monkeypatch.setenv(journal_module.VARIABLE, "/nonexistent/journal")
+    tell_of_failure(FAILED_TO_START, "the service cannot start", 78)
 
 
 def test_message_ids_never_change() -> None:
