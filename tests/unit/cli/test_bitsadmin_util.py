@@ -9,10 +9,11 @@ import pytest
 
 from openbits.cli.bitsadmin import main, util
 from openbits.client import discovery
+from openbits.version import __version__
 from support.fake_api import FakeApi, Reply
 
 ANSWERS = {
-    "GET /v1/version": Reply(json={"program": "OpenBITS", "version": util.__version__, "mode": "system"}),
+    "GET /v1/version": Reply(json={"program": "OpenBITS", "version": __version__, "mode": "system"}),
     "GET /v1/whoami": Reply(
         json={"uid": 0, "name": "root", "kind": "LOCAL_SYSTEM", "kind_reason": "of uid 0", "is_administrator": True}
     ),

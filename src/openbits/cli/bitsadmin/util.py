@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
 from typing import Any, Final
 
 from openbits.cli.bitsadmin.invocation import Invocation, UsageFailure
@@ -198,5 +197,5 @@ def enable_analytic_channel(call: Invocation) -> None:
     wanted = _SWITCHED.get(call.arguments[0].lower())
     if wanted is None:
         raise UsageFailure(f"write TRUE or FALSE, not {safe(call.arguments[0])!r}")
-    answer: Mapping[str, Any] = call.session.perform(set_event_log(analytic=wanted))
+    answer = call.session.perform(set_event_log(analytic=wanted))
     call.output.line(f"Analytic channel {'enabled' if answer['analytic'] else 'disabled'}.")
