@@ -88,7 +88,13 @@ def serve(chosen: Places, *, service_command: tuple[str, ...], zygote_command: t
         # Its workers are of many accounts; nobody's home is a safer place to look for files than a wrong one.
         # Workers log on to the network as the machine's Kerberos configuration says, wherever that is.
         # An account's own service has the tickets of the session that started it.
-        environment=_environment("/" if is_system else home, "KRB5_CONFIG", *(() if is_system else ("KRB5CCNAME",))),
+        # And of the system's message bus a machine, or a test, may have another one.
+        environment=_environment(
+            "/" if is_system else home,
+            "DBUS_SYSTEM_BUS_ADDRESS",
+            "KRB5_CONFIG",
+            *(() if is_system else ("KRB5CCNAME",)),
+        ),
         capabilities=_ZYGOTE_CAPABILITIES if is_system else frozenset(),
     )
     return Supervisor(service=service, zygote=zygote, rule=rule, notifier=notifier).run()
