@@ -78,6 +78,7 @@ class Metered:
                 sock, _ = self._listener.accept()
             except OSError:
                 return
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             thread = threading.Thread(target=self._talk, args=(sock,), name="metered connection")
             with self._lock:
                 self._open.add(sock)
