@@ -58,7 +58,7 @@ class Workforce:
         rule: IdentityRule,
         reactor: Reactor,
         on_empty: Callable[[], None],
-        kill_orphans: Callable[[], None] = lambda: None,
+        kill_orphans: Callable[[], object] = lambda: None,
     ) -> None:
         """`kill_orphans` is called when a worker has ended: its children are the monitor's by then."""
         self._rule = rule
