@@ -13,17 +13,19 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Final
 
 from openbits.core.lifecycle import LOG_OFF_PATIENCE_S
-from openbits.core.model import Job
+from openbits.core.model import AccountKind, Job
 from openbits.core.settings import REDIRECT_MASK
 from openbits.core.telling import Kind, Subject
 from openbits.errors import BitsError
 from openbits.frames.network import TlsSpec
 from openbits.frames.operations import CallBusName, NoticeEnded, PostNotice
+from openbits.frames.worker import EvaluatorWanted
 from openbits.service.configuration import Notifications
+from openbits.service.evaluators import Evaluators
 from openbits.service.listeners import Told
+from openbits.service.tasks import Tasks
 from openbits.service.terms import Terms
-from openbits.service.wording import certificate_spec
-from openbits.service.worker import Worker
+from openbits.service.worker import TransferHandler, Worker
 from openbits.service.workers import WorkerPool
 
 PATIENCE_S: Final = 15.0
@@ -40,8 +42,9 @@ METHODS: Final = {
 class Messengers:
     """See the module's rule; `body_of` says what a URL is told of a job, as JSON."""
 
-    def __init__(self, *, pool: WorkerPool, terms: Terms, limits: Callable[[], Notifications]) -> None:
+    def __init__(self, *, pool: WorkerPool, terms: Terms, tasks: Tasks, limits: Callable[[], Notifications]) -> None:
         self._pool = pool
+        self._evaluators = Evaluators(pool, tasks)
         self._terms = terms
         self._limits = limits
         self._busy: Counter[Worker] = Counter()
@@ -77,40 +80,66 @@ class Messengers:
                 job_id=job.id,
                 arguments=_arguments(job, subject),
                 limit_s=limit_s,
+                on_system_bus=job.owner.kind is not AccountKind.USER,
             ),
         )
 
     async def post(self, job: Job, subject: Subject) -> Told:
         """POST to the job's `notify_url`, by its proxies and its rules for certificates. Raises WorkerGone."""
         limit_s = float(self._limits().url_limit_s)
-        settings, certificate = job.settings, job.client_certificate
+        settings = job.settings
         proxy = await self._terms.proxy(job, job.owner)
-        tls = TlsSpec(
-            security_flags=settings.security_flags & ~REDIRECT_MASK,
-            certificate=None if certificate is None else certificate_spec(certificate),
-        )
-        body = self.body_of(job, subject.kind)
+        # Without the job's certificate: that is for the job's server, as its credentials are.
+        tls = TlsSpec(security_flags=settings.security_flags & ~REDIRECT_MASK)
+        body, transfer = self.body_of(job, subject.kind), self._pool.next_transfer()
         return await self._by_worker(
             job,
             limit_s,
             lambda number: PostNotice(
-                operation=number, url=settings.notify_url, body=body, limit_s=limit_s, proxy=proxy, tls=tls
+                operation=number,
+                url=settings.notify_url,
+                body=body,
+                limit_s=limit_s,
+                proxy=proxy,
+                tls=tls,
+                transfer=transfer,
             ),
+            transfer=transfer,
         )
 
-    async def _by_worker(self, job: Job, limit_s: float, make: Callable[[int], object]) -> Told:
+    async def _by_worker(
+        self, job: Job, limit_s: float, make: Callable[[int], object], *, transfer: int | None = None
+    ) -> Told:
         try:
             worker = await self._pool.get(job.owner.identity)
         except BitsError as error:
             return Told(error=error.name, message=error.message)
         try:
-            with worker.held(), self._noted(worker):
+            with worker.held(), self._noted(worker), self._evaluating(worker, transfer):
                 async with asyncio.timeout(limit_s + PATIENCE_S):
                     ended: NoticeEnded = await worker.notify(make)
         except TimeoutError:
             self._pool.kill(worker)
             return Told(error="BG_E_WATCHDOG_TIMEOUT", message="the process that was to tell it did not answer")
         return Told(error=ended.error, message=ended.message, status=ended.status)
+
+    @contextlib.contextmanager
+    def _evaluating(self, worker: Worker, transfer: int | None) -> Iterator[None]:
+        """Bring an evaluator to a notice whose way a PAC script decides, under a number that no transfer has (J22)."""
+        if transfer is None:
+            yield
+            return
+
+        def on_frame(message: object) -> None:
+            if isinstance(message, EvaluatorWanted):
+                self._evaluators.want(transfer, worker, worker.identity)
+
+        worker.open_transfer(transfer, TransferHandler(on_frame=on_frame, on_lost=lambda: None))
+        try:
+            yield
+        finally:
+            worker.close_transfer(transfer)
+            self._evaluators.end(transfer)
 
     @contextlib.contextmanager
     def _noted(self, worker: Worker) -> Iterator[None]:
@@ -140,6 +169,10 @@ def _arguments(job: Job, subject: Subject) -> tuple[str, ...]:
         case Kind.JOB_ERROR if job.error is not None:
             return (job.error.name, job.error.message)
         case Kind.FILE_TRANSFERRED | Kind.FILE_RANGES_TRANSFERRED:
-            return (str(subject.index), *(f"{piece.offset}:{piece.length}" for piece in subject.ranges))
+            # One text, however many there are: a method of the D-Bus has one signature.
+            ranges = " ".join(f"{piece.offset}:{piece.length}" for piece in subject.ranges)
+            return (
+                (str(subject.index), ranges) if subject.kind is Kind.FILE_RANGES_TRANSFERRED else (str(subject.index),)
+            )
         case _:
             return ()

@@ -173,7 +173,9 @@ class Runtime:
         self.validators = Validators(self.ledger)
         self.notifications = Notifications(
             ledger=self.ledger,
-            messengers=Messengers(pool=self.pool, terms=terms, limits=lambda: self.configuration.notifications),
+            messengers=Messengers(
+                pool=self.pool, tasks=self._tasks, terms=terms, limits=lambda: self.configuration.notifications
+            ),
             tasks=self._tasks,
             limits=lambda: self.configuration.notifications,
             rules=lambda: self.account_rules,
