@@ -30,7 +30,7 @@ def _rendered(trace: Trace) -> AuditedJob:
     return AuditedJob(
         job_id=trace.job_id,
         name=trace.name,
-        state=trace.state,
+        state_name=trace.state_name,
         owner_uid=trace.owner_uid,
         owner_name=trace.owner_name,
         creation_time=None if trace.created_at is None else iso_time(trace.created_at),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from openbits.api.wire import Response
 
 
@@ -26,7 +28,7 @@ class AuditedJob(Response):
 
     job_id: str
     name: str
-    state: str
+    state_name: str = msgspec.field(name="state")
     """Empty when it is not known any more."""
     owner_uid: int
     owner_name: str

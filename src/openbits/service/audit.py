@@ -50,7 +50,7 @@ class Trace:
 
     job_id: str
     name: str = ""
-    state: str = ""
+    state_name: str = ""
     """Empty when the job is gone, and the event of its end as well."""
     owner_uid: int = -1
     owner_name: str = ""
@@ -159,7 +159,7 @@ def _with_event(trace: Trace, event: StoredEvent) -> Trace:
         words = " ".join(filter(None, (fields.get("program", ""), fields.get("parameters", "")))) or "(none)"
         trace = replace(trace, commands_set=(*trace.commands_set, (event.time, fields.get("user", ""), words)))
     if event.event_id in _ENDS:
-        trace = replace(trace, state=_ENDS[event.event_id], ended_at=event.time)
+        trace = replace(trace, state_name=_ENDS[event.event_id], ended_at=event.time)
     if event.event_id in _BY_OTHERS:
         trace = replace(trace, by_others=(*trace.by_others, (event.time, event.event_id, event.text)))
     return trace
@@ -175,7 +175,7 @@ def _with_job(trace: Trace, job: Job) -> Trace:
     return replace(
         trace,
         name=job.settings.name,
-        state=job.state.name,
+        state_name=job.state.name,
         owner_uid=job.owner.identity.uid,
         owner_name=job.owner.name,
         uids=trace.uids | {job.owner.identity.uid},
