@@ -12,11 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from openbits.core.model import Caller
+from openbits.core.model import DAY_S, Caller
 from openbits.core.policy import PeerCaching
 from openbits.errors import BitsError
 
-DAY_S: Final = 86_400
 CACHE_SIZES_PERCENT: Final = range(1, 80 + 1)
 CONTENT_AGES_S: Final = range(DAY_S, 120 * DAY_S + 1)
 EFFECT: Final = (

@@ -15,9 +15,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from openbits.core.http import InvalidAnswer, Response, host_of
+from openbits.core.http import Response, host_of
 from openbits.core.model import TO_EOF, ByteRange, Validator
-from openbits.core.multipart import MultipartParser, PartBegins, boundary_of
 from openbits.core.pieces import count_bytes, end_of, from_position, merged, name_of, outside, within, without
 from openbits.core.ranges import Layout, Segment, range_header
 from openbits.core.resume import is_same_version
@@ -28,6 +27,7 @@ from openbits.worker.asking import Body
 from openbits.worker.checksum import Checksum
 from openbits.worker.failure import Failure, TransferError, local_failure
 from openbits.worker.fetch import HttpFetch, Phase
+from openbits.worker.parts import Parts
 from openbits.worker.piecesink import PieceSink
 from openbits.worker.run import Lane, Run
 
@@ -54,9 +54,7 @@ class OnDemand(HttpFetch):
         self._most = _AT_ONCE
         self._piece_bytes = _FIRST_BYTES
         self._asked_at = 0.0
-        self._parser: MultipartParser | None = None
-        self._remote_position = 0
-        self._part_left = 0
+        self._parts: Parts | None = None
         self._stored = self._stored_before = 0
         self._changes = 0
         self._reason = ""
@@ -197,23 +195,10 @@ class OnDemand(HttpFetch):
                 return self.refuse_status(response)
 
     def _judge_parts(self, response: Response) -> Body:
-        if response.content_codings:
-            raise TransferError(invalid_answer(self._url, "it sent parts of a compressed form of the file"))
-        try:
-            boundary = boundary_of(response.get("content-type"))
-        except InvalidAnswer as error:
-            raise TransferError(invalid_answer(self._url, str(error))) from None
-        part = None if boundary is not None else response.content_range
-        if self._is_other_version(response, part.total if part is not None else None):
+        parts = self._parts = Parts(response, self._url, on_part=self._on_part, on_bytes=self._store)
+        if self._is_other_version(response, parts.total):
             return self.follow_up(self._changed)
-        self._part_left = 0
-        if boundary is not None:
-            self._parser = MultipartParser(boundary)
-            return Body.TAKE
-        self._parser = None
-        if part is None or part.first is None:
-            raise TransferError(invalid_answer(self._url, "it does not say which part of the file it sends"))
-        self._begin_part(part.first, part.length, part.total)
+        parts.begin()
         return Body.TAKE
 
     def _judge_whole(self, response: Response) -> Body:
@@ -334,47 +319,29 @@ class OnDemand(HttpFetch):
 
     # --- parts -------------------------------------------------------------------------------
 
-    def _begin_part(self, first: int, length: int, total: int | None) -> None:
+    def _on_part(self, total: int | None) -> None:
         if self._known.size is not None and total is not None and total != self._known.size:
             raise TransferError(invalid_answer(self._url, "its parts do not agree about the size of the file"))
         if not self._is_announced:
             self._announce(self._known.size if total is None else total)
-        self._remote_position = first
-        self._part_left = length
 
     def on_data(self, data: bytes) -> None:
         """See `engine.Handler`."""
-        if self._parser is None:
-            if len(data) > self._part_left:
-                raise TransferError(invalid_answer(self._url, "it sent more bytes than it had said"))
-            self._store(data)
-        else:
-            try:
-                for event in self._parser.feed(data):
-                    if isinstance(event, PartBegins):
-                        part = event.content_range
-                        assert part.first is not None
-                        self._begin_part(part.first, part.length, part.total)
-                    else:
-                        self._store(event.data)
-            except InvalidAnswer as error:
-                raise TransferError(invalid_answer(self._url, str(error))) from None
+        assert self._parts is not None, "other answers have no body that is taken"
+        self._parts.feed(data)
         self.count(len(data), self._stored)
 
-    def _store(self, data: bytes) -> None:
-        for start, offset, length in self._layout.places(self._remote_position, len(data)):
+    def _store(self, position: int, data: bytes) -> None:
+        for start, offset, length in self._layout.places(position, len(data)):
             self.sink.write(offset, data[start : start + length])
             self._stored += length
-        self._remote_position += len(data)
-        self._part_left -= len(data)
 
     # --- the end -----------------------------------------------------------------------------
 
     def ended(self) -> None:
         """See `HttpFetch`."""
         self._stored = self.sink.coverage.total
-        is_cut = self._part_left > 0 if self._parser is None else not self._parser.finished
-        if is_cut:
+        if self._parts is not None and self._parts.is_cut:
             self.handle(
                 Failure(
                     name="BG_E_CONNECTION_CLOSED",

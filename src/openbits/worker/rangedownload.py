@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from openbits.core.http import InvalidAnswer, Response, host_of
+from openbits.core.http import Response, host_of
 from openbits.core.model import TO_EOF, ByteRange, Validator
-from openbits.core.multipart import MultipartParser, PartBegins, boundary_of
 from openbits.core.ranges import Layout, as_segments, range_header, resolve
 from openbits.core.resume import is_same_version
 from openbits.errors import BitsError, ErrorContext
@@ -22,6 +21,7 @@ from openbits.worker.asking import Body
 from openbits.worker.checksum import Checksum
 from openbits.worker.failure import Failure, TransferError
 from openbits.worker.fetch import HttpFetch
+from openbits.worker.parts import Parts
 from openbits.worker.run import Lane, Run
 
 _AT_ONCE: Final = 64
@@ -38,9 +38,7 @@ class RangeDownload(HttpFetch):
         self._layout: Layout | None = None
         self._most = _AT_ONCE
         self._asked = 0
-        self._parser: MultipartParser | None = None
-        self._remote_position = 0
-        self._part_left = 0
+        self._parts: Parts | None = None
         self._stored = 0
         self._stored_before = 0
         self._changes = 0
@@ -138,26 +136,12 @@ class RangeDownload(HttpFetch):
         raise TransferError(remote_failure("BG_E_INSUFFICIENT_RANGE_SUPPORT", self._url, _NO_RANGES))
 
     def _judge_parts(self, response: Response) -> Body:
-        if response.content_codings:
-            raise TransferError(invalid_answer(self._url, "it sent parts of a compressed form of the file"))
         self._response = response
-        try:
-            boundary = boundary_of(response.get("content-type"))
-        except InvalidAnswer as error:
-            raise TransferError(invalid_answer(self._url, str(error))) from None
-        self._parser = None if boundary is None else MultipartParser(boundary)
-        self._part_left = 0
-        if self._parser is not None:
-            # A multipart answer tells the size in its parts only, but its version in its header.
-            if self._is_other_version(response, None):
-                return self.follow_up(self._changed)
-            return Body.TAKE
-        part = response.content_range
-        if part is None or part.first is None:
-            raise TransferError(invalid_answer(self._url, "it does not say which part of the file it sends"))
-        if self._is_other_version(response, part.total):
+        parts = self._parts = Parts(response, self._url, on_part=self._on_part, on_bytes=self._store)
+        # A multipart answer tells the size in its parts only, but its version in its header.
+        if self._is_other_version(response, parts.total):
             return self.follow_up(self._changed)
-        self._begin_part(part.first, part.length, part.total)
+        parts.begin()
         return Body.TAKE
 
     def _is_other_version(self, response: Response, total: int | None) -> bool:
@@ -183,13 +167,11 @@ class RangeDownload(HttpFetch):
 
     # --- parts -------------------------------------------------------------------------------
 
-    def _begin_part(self, first: int, length: int, total: int | None) -> None:
+    def _on_part(self, total: int | None) -> None:
         if self._known.size is not None and total is not None and total != self._known.size:
             raise TransferError(invalid_answer(self._url, "its parts do not agree about the size of the file"))
         if not self._is_announced:
             self._announce(total)
-        self._remote_position = first
-        self._part_left = length
 
     def _announce(self, total: int | None) -> None:
         response = self._response
@@ -224,43 +206,27 @@ class RangeDownload(HttpFetch):
 
     def on_data(self, data: bytes) -> None:
         """See `engine.Handler`."""
-        if self._parser is None:
-            if len(data) > self._part_left:
-                raise TransferError(invalid_answer(self._url, "it sent more bytes than it had said"))
-            self._store(data)
-        else:
-            try:
-                for event in self._parser.feed(data):
-                    if isinstance(event, PartBegins):
-                        part = event.content_range
-                        assert part.first is not None
-                        self._begin_part(part.first, part.length, part.total)
-                    else:
-                        self._store(event.data)
-            except InvalidAnswer as error:
-                raise TransferError(invalid_answer(self._url, str(error))) from None
+        assert self._parts is not None, "other answers have no body that is taken"
+        self._parts.feed(data)
         self.count(len(data), self._stored)
 
-    def _store(self, data: bytes) -> None:
+    def _store(self, position: int, data: bytes) -> None:
         assert self._layout is not None
-        for start, local_offset, length in self._layout.places(self._remote_position, len(data)):
+        for start, local_offset, length in self._layout.places(position, len(data)):
             self.sink.write(local_offset, data[start : start + length])
             self._stored += length
-        self._remote_position += len(data)
-        self._part_left -= len(data)
 
     # --- the end -----------------------------------------------------------------------------
 
     def ended(self) -> None:
         """See `HttpFetch`."""
         coverage = self.sink.coverage
-        is_cut = self._part_left > 0 if self._parser is None else not self._parser.finished
         if self._layout is not None:
             self._stored = coverage.total
             if self._stored == self._layout.total:
                 self._complete()
                 return
-        if is_cut:
+        if self._parts is not None and self._parts.is_cut:
             self.handle(
                 Failure(
                     name="BG_E_CONNECTION_CLOSED",
