@@ -17,6 +17,7 @@ from openbits.core.quotas import Quotas
 from openbits.core.telling import FIRST_PAUSE_S, Kind
 from openbits.errors import BitsError, ErrorContext
 from openbits.frames.operations import CallBusName, NoticeEnded, PostNotice, RunCommand
+from openbits.frames.worker import BecomeEvaluator, Evaluator, EvaluatorWanted
 from openbits.service.configuration import Configuration, Notifications
 from openbits.service.listeners import AT_ONCE, MOST_STREAMS, Detached, Stream, ToldProgram
 from support import virtual
@@ -686,6 +687,39 @@ def test_j61_n7_a_bus_name_is_called_where_no_program_listens() -> None:
             await virtual.rest()
             await command_ends(service)
             assert owed(service, job) is None
+
+    virtual.run(story())
+
+
+@pytest.mark.parametrize(("caller", "is_system"), [(ALICE, False), (ROOT, True)])
+def test_j61_people_have_their_programs_on_their_sessions_bus_and_service_accounts_on_the_systems(
+    caller: Caller, is_system: bool
+) -> None:
+    async def story() -> None:
+        async with serving() as service:
+            job = await service.create(caller=caller, notification_clsid="org.example.App")
+            await transfer(service, job)
+            _, order = orders(service, CallBusName)[0]
+            assert order.on_system_bus is is_system
+
+    virtual.run(story())
+
+
+def test_j22_a_script_may_decide_by_which_proxy_a_url_is_told() -> None:
+    async def story() -> None:
+        async with serving() as service:
+            job = await service.create(notify_url="https://hooks.example/x")
+            await transfer(service, job)
+            worker, order = orders(service, PostNotice)[0]
+            worker.send(EvaluatorWanted(transfer=order.transfer))
+            await virtual.rest()
+            assert worker.last(Evaluator) == Evaluator(transfer=order.transfer)
+            evaluator, _ = orders(service, BecomeEvaluator)[0]
+            assert evaluator is not worker
+            assert evaluator.identity == ALICE.identity
+            worker.send(NoticeEnded(operation=order.operation, status=204))
+            await virtual.rest()
+            assert service.job(job).owed_webhook is None
 
     virtual.run(story())
 
