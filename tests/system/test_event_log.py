@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
+from openbits.client import calls
 from openbits.core.eventlog import message_id
+from openbits.service.ledger import EVENTS_BETWEEN_PRUNES
 from support.accounts import TestAccount, needs_root, temporary_account
 from support.daemon import Daemon, running_daemon, wait_until
 from support.nginx import Nginx, running_nginx
@@ -213,3 +215,32 @@ def test_the_journal_is_told_after_the_commit(origin: Nginx, alice: TestAccount)
             assert f"BITS_JOB_ID={job}\n".encode() in made
             assert f"BITS_OWNER={alice.uid}\n".encode() in made
             assert f"BITS_OWNER_NAME={alice.name}\n".encode() in made
+
+
+def test_ended_jobs_stay_in_the_history(daemon: Daemon, origin: Nginx, alice: TestAccount) -> None:
+    """`bits list --history`: with when and how they ended; without it they are not listed."""
+    job = fetched(daemon, origin, alice, "small2")
+    daemon.bits("complete", job, account=alice, check=True)
+    shown = daemon.bits("list", "--history", account=alice, check=True).stdout.splitlines()
+    assert shown[0].split()[-2:] == ["ENDED", "RESULT"]
+    [row] = [line for line in shown if line.startswith(job[:8])]
+    assert row.split()[-1] == "S_OK"
+    assert ":" in row.split()[-2]
+    assert job[:8] not in daemon.bits("list", account=alice, check=True).stdout
+
+
+def test_retention_by_number_holds_also_at_the_next_start(alice: TestAccount) -> None:
+    """`max_events`: the table does not grow for ever, and ids are never given twice."""
+    config = "[retention]\nmax_events = 50\n"
+    with running_daemon(config=config, environment={"OPENBITS_JOURNAL_SOCKET": ""}) as daemon:
+        for _ in range(200):
+            daemon.session.perform(calls.create_jobs([calls.job_in("many") for _ in range(10)]))
+        kept = events(daemon)
+        assert len(kept) <= 50 + EVENTS_BETWEEN_PRUNES
+        assert kept[-1]["id"] == 2000
+        daemon.stop()
+        daemon.start()
+        daemon.bits("create", "one more", check=True)
+        kept = events(daemon)
+        assert kept[-1]["id"] == 2001
+        assert len(kept) <= 51

@@ -28,6 +28,8 @@ from openbits.client.calls import Json
 FILES_SHOWN_UNASKED: Final = 20
 HELPER_USES: Final = ((1, "local files"), (2, "the network"))
 LIST_HEADER: Final = ("ID", "NAME", "STATE", "PRIORITY", "PROGRESS", "FILES", "OWNER")
+HISTORY_HEADER: Final = ("ENDED", "RESULT")
+FINAL_STATES: Final = ("ACKNOWLEDGED", "CANCELLED")
 
 
 def terminal_columns() -> int | None:
@@ -51,6 +53,13 @@ def list_row(job: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
+def history_row(job: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return when and how a job has ended; nothing happens to it after that, so that its last change was its end."""
+    if job["state"] not in FINAL_STATES:
+        return "-", "-"
+    return text.local_time(job["modification_time"]), job["result"] or "-"
+
+
 @click.command("list")
 @click.option("--all-users", is_flag=True, help="Jobs of every account (administrators only).")
 @click.option("--history", is_flag=True, help="Also jobs that were completed or cancelled, while they are kept.")
@@ -63,7 +72,10 @@ def list_jobs(context: Context, all_users: bool, history: bool, as_json: bool) -
     if as_json:
         print_json(jobs)
     elif jobs:
-        say("\n".join(text.table(LIST_HEADER, [list_row(job) for job in jobs], columns=terminal_columns())))
+        header, rows = LIST_HEADER, [list_row(job) for job in jobs]
+        if history:
+            header, rows = (*LIST_HEADER, *HISTORY_HEADER), [(*list_row(job), *history_row(job)) for job in jobs]
+        say("\n".join(text.table(header, rows, columns=terminal_columns())))
     elif sys.stdout.isatty():
         say("There are no jobs.")
 
