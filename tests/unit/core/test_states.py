@@ -228,7 +228,7 @@ def test_a_verb_without_a_cell_is_an_error_and_anything_else_comes_too_late(stat
 def test_only_the_lifecycle_names_states_when_it_changes_a_job() -> None:
     """The rule of the module: a state comes out of the table, or a job is new."""
     root = pathlib.Path(openbits.__file__).parent
-    assigns = re.compile(r"\bstate=(?!target\b|JobState\(state\)|trace\.state_name\b)")
+    assigns = re.compile(r"\bstate=(?!target\b|JobState\(state\))")
     found = [
         f"{path.relative_to(root)}: {line.strip()}"
         for folder in ("core", "service", "api", "store")
