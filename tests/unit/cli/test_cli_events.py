@@ -45,7 +45,7 @@ def test_what_is_no_time_is_refused(words: str) -> None:
 
 def audited(**changes: Any) -> dict[str, Any]:
     """A row of the audit view."""
-    row = dict.fromkeys(("process_name", "process_path", "process_id", "notify_url", "bus_name"), "")
+    row: dict[str, Any] = dict.fromkeys(("process_name", "process_path", "process_id", "notify_url", "bus_name"), "")
     row |= {"job_id": "1" * 8, "name": "a", "state": "QUEUED", "owner_uid": 1000, "owner_name": "alice"}
     lists: dict[str, Any] = {key: [] for key in ("urls", "local_names", "command", "commands_set", "by_others")}
     return {**row, **lists, "creation_time": NOW.isoformat(), "end_time": None, "file_count": 0, **changes}

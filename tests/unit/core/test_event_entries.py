@@ -193,7 +193,7 @@ def test_levels_choose_what_is_as_grave() -> None:
     assert eventlog.FILE_FAILED in numbers_of(Level.WARNING)
     assert eventlog.FILE_FAILED not in numbers_of(Level.ERROR)
     assert kinds_of(Level.INFORMATION) is None
-    assert kinds_of(Level.ERROR) == {"error"}
+    assert kinds_of(Level.ERROR) == frozenset({"error"})
     for level in Level:
         assert all(
             level_of(number) in list(Level)[: list(Level).index(level) + 1] for number in numbers_of(level) - {0}
