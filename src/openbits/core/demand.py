@@ -19,6 +19,7 @@ from openbits.core.model import TO_EOF, ByteRange, Demand, File, Job, JobState, 
 from openbits.core.pieces import (
     BEYOND,
     count_bytes,
+    interval,
     is_idle,
     merged,
     name_of,
@@ -29,8 +30,10 @@ from openbits.core.pieces import (
 from openbits.core.states import Trigger, next_state
 from openbits.errors import BitsError
 
-MOST_PIECES: Final = 900
-"""In so many places may lie what is here of a file, and what is wanted: then a file fits into one frame."""
+MOST_PIECES: Final = 600
+"""In so many places may lie what is here of a file, and what is wanted: then a file fits into one frame …"""
+MOST_PLACES: Final = 700
+"""… also when what is under way leaves gaps; beyond, a report is not believed, and its bytes are fetched again."""
 _SHOWN: Final = 5
 
 
@@ -47,12 +50,15 @@ def change(job: Job, event: RequestRanges | MovePosition, env: Environment) -> S
             _check(file, ranges)
             new = () if file.transferred else without(_clipped(file, ranges), (*before.filled, *before.wanted))
             demand = replace(before, wanted=merged((*before.wanted, *new)))
-            _check_count(file, demand)
+            _check_count(file, before, demand)
             said = (entries.ranges_requested(job, event.index, _list(new)),)
         case MovePosition(offset=offset):
             if not 0 <= offset < (BEYOND if file.bytes_total is None else max(1, file.bytes_total)):
                 raise _outside(file, f"the position {offset}")
             demand = replace(before, position=offset)
+            # What is wanted is fetched in two pieces then, and what was begun before is a third.
+            if any(start < offset < end for start, end in map(interval, before.wanted)):
+                _check_count(file, before, demand, more=1)
         case _:
             assert_never(event)
     effects: tuple[Effect, ...] = ()
@@ -78,6 +84,8 @@ def filled(job: Job, event: RangesFilled, env: Environment) -> Step | None:
     if file.bytes_total is not None:
         here = within(here, file.bytes_total)
     demand = replace(before, filled=here, wanted=without(before.wanted, here))
+    if _places(demand) > max(MOST_PLACES, _places(before)):
+        return None
     changed = replace(file, demand=demand, bytes_transferred=count_bytes(here))
     job = moves.with_files(moves.progressed(job, env), {event.index: changed})
     if job.state is JobState.QUEUED and is_idle(job):
@@ -122,9 +130,13 @@ def _check(file: File, ranges: tuple[ByteRange, ...]) -> None:
         raise _outside(file, f"the range {name_of(beyond)}")
 
 
-def _check_count(file: File, demand: Demand) -> None:
-    places = len(demand.wanted) + len(demand.filled)
-    if places > MOST_PIECES:
+def _places(demand: Demand) -> int:
+    return len(demand.wanted) + len(demand.filled)
+
+
+def _check_count(file: File, before: Demand, demand: Demand, *, more: int = 0) -> None:
+    places = _places(demand) + more
+    if places > max(MOST_PIECES, _places(before)):
         raise BitsError(
             "BG_E_TOO_MANY_RANGES_IN_FILE",
             f"{file.local_name}: what is here and what is wanted would lie in {places} places, and {MOST_PIECES} are "

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openbits.core.demand import MOST_PIECES, ranges_here
+from openbits.core.demand import MOST_PIECES, MOST_PLACES, ranges_here
 from openbits.core.events import (
     AskForPieces,
     Complete,
@@ -159,6 +159,25 @@ def test_no_more_places_than_fit_into_a_frame() -> None:
         request(job, (2 * MOST_PIECES, 1))
     assert refused.value.name == "BG_E_TOO_MANY_RANGES_IN_FILE"
     assert len(wanted(request(job, (0, 2 * MOST_PIECES)))) == 1, "closing the gaps is possible"
+
+
+def test_no_position_cuts_what_is_wanted_into_more_places_than_fit_into_a_frame() -> None:
+    job = request(a_demand_job(), *((4 * at, 2) for at in range(MOST_PIECES)))
+    with pytest.raises(BitsError) as refused:
+        step(job, MovePosition(index=0, offset=1))
+    assert refused.value.name == "BG_E_TOO_MANY_RANGES_IN_FILE"
+    assert step(job, MovePosition(index=0, offset=4)).job.files[0].demand is not None, "this one cuts nothing"
+
+
+def test_no_report_puts_a_file_into_more_places_than_fit_into_a_frame() -> None:
+    """A worker may have been taken over."""
+    job = answered(running(request(a_demand_job(), (0, 10_000))), size=10_000)
+    some = tuple(ByteRange(2 * at, 1) for at in range(MOST_PLACES // 2 - 1))
+    job = step(job, RangesFilled(run=job.run, index=0, ranges=some)).job
+    more = tuple(ByteRange(5000 + 2 * at, 1) for at in range(10))
+    assert apply(job, RangesFilled(run=job.run, index=0, ranges=more), at(0.0)) is None
+    closed = step(job, RangesFilled(run=job.run, index=0, ranges=(ByteRange(0, 5000),))).job
+    assert filled(closed) == [(0, 5000)]
 
 
 @pytest.mark.parametrize(

@@ -190,3 +190,21 @@ def test_a8_what_another_account_requests_stands_in_the_event_log() -> None:
         assert [(event.event_id, dict(event.fields)["user"]) for event in requested] == [(16387, "root")]
 
     play(script)
+
+
+def test_a_worker_that_scatters_what_it_has_ends_nothing_but_its_run() -> None:
+    """What is wanted then, and what is here, would fit into no frame: it is not believed."""
+
+    async def script(service: Service) -> None:
+        job_id = await a_job(service, (0, 10_000_000))
+        await service.say(started(service, size=10_000_000))
+        for start in range(0, 3200, 320):
+            await service.say(filled(service, *((1000 * n, 1) for n in range(start, start + 320))))
+        with pytest.raises(BitsError, match="places"):
+            await service.runtime.services.demand.move(ALICE, job_id, 0, 5)
+        await service.runtime.services.demand.move(ALICE, job_id, 0, 1)
+        await virtual.rest()
+        assert service.gave_up == []
+        assert len(service.worker.last(WantRanges).wanted) == 320
+
+    play(script)
