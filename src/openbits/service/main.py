@@ -142,7 +142,7 @@ def _secrets(options: argparse.Namespace) -> Secrets:
 
 
 def _server(options: argparse.Namespace, runtime: Runtime) -> tuple[ApiServer, socket.socket]:
-    accounts = Accounts(lambda: runtime.account_rules, runtime.administrators_gid)
+    accounts = Accounts(lambda: runtime.account_rules, runtime.conditions.administrators_gid)
     limits = runtime.configuration.api
     handlers = Handlers(runtime.services, accounts, mode=options.mode, read_timeout_s=float(limits.read_timeout_s))
     runtime.notifications.messengers.body_of = handlers.url_body

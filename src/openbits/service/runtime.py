@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import grp
 import logging
 import os
 from collections.abc import Callable, Mapping
@@ -13,7 +12,6 @@ from typing import Any
 
 from openbits.core import eventlog
 from openbits.core.blocking import is_blocked_by_policy, waits_for_policy
-from openbits.core.environment import Environment
 from openbits.core.events import (
     AskForPieces,
     BandwidthChanged,
@@ -29,7 +27,6 @@ from openbits.core.events import (
 )
 from openbits.core.lifecycle import LOG_OFF_PATIENCE_S, deadline
 from openbits.core.model import AccountKind, Job, JobState
-from openbits.core.schedule import Limits
 from openbits.errors import BitsError
 from openbits.frames.channel import Channel
 from openbits.service import journal
@@ -38,6 +35,7 @@ from openbits.service.audit import Audit
 from openbits.service.bandwidth import Broker
 from openbits.service.certificates import CertificateCalls
 from openbits.service.clock import SteadyClock
+from openbits.service.conditions import Conditions
 from openbits.service.configuration import Configuration, account_rules
 from openbits.service.credentials import CredentialCalls, ImplicitCredentials
 from openbits.service.deadlines import Deadlines
@@ -57,15 +55,15 @@ from openbits.service.logon.source import make_source
 from openbits.service.manager import Manager, Parts
 from openbits.service.messengers import Messengers
 from openbits.service.mounts import Paths
-from openbits.service.network import HostsFile, NetworkWatcher
+from openbits.service.network import NetworkWatcher
 from openbits.service.networkmanager import NetworkManager
 from openbits.service.notifications import Notifications
 from openbits.service.notifycommands import NotifyCommandCalls
 from openbits.service.ownership import Ownership
 from openbits.service.peercaching import PeerCaching
 from openbits.service.policies import Policies, owners_of
+from openbits.service.progress import ProgressNews
 from openbits.service.proxies import AccountProxies
-from openbits.service.records import ProgressReport
 from openbits.service.refusals import check_limits
 from openbits.service.runs import Conductor
 from openbits.service.sealing import seal_old
@@ -84,8 +82,6 @@ from openbits.store.store import OpenReport, Store
 
 log = logging.getLogger(__name__)
 
-PROGRESS_INTERVAL_S = 0.25
-GROUP_CACHE_S = 1.0
 FIRST_SEALED = 4
 """The version of the store in which nothing stands in clear that is secret."""
 
@@ -112,7 +108,6 @@ class Runtime:
         self._store, self.store_report = _open_store(state_directory)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._network = NetworkWatcher(asyncio.get_running_loop(), self._network_changed)
-        self._hosts = HostsFile()
         self.account_rules = account_rules(configuration)
         """How accounts are sorted, by the configuration that is in force."""
         self._people = People(self.account_rules)
@@ -127,11 +122,10 @@ class Runtime:
         )
         self.logon.observers.append(self._logon_changed)
         self.logon.concerned.append(self._owners)
-        self._administrators: tuple[float, int | None] = (0.0, None)
         self.ledger = Ledger(
             store=self._store,
             writer=self._writer,
-            environment=self.environment,
+            environment=lambda: self.conditions.environment(),  # noqa: PLW0108 - they are not there yet
             committed=self._committed,
             prune=self._prune,
         )
@@ -144,6 +138,13 @@ class Runtime:
             configuration=lambda: self.configuration,
             on_change=self._policy_changed,
             record=self.ledger.record,
+        )
+        self.conditions = Conditions(
+            configuration=lambda: self.configuration,
+            policies=self.policies,
+            logon=self.logon,
+            has_network=lambda: self._network.has_network,
+            now=self.clock.now,
         )
         self.feed = Feed()
         self.journal = Journal(os.environ.get(journal.VARIABLE, journal.SOCKET), name_of_account)
@@ -180,7 +181,7 @@ class Runtime:
             limits=lambda: self.configuration.notifications,
             rules=lambda: self.account_rules,
             is_logged_on=self.logon.is_logged_on,
-            commands_forbidden=self._commands_forbidden,
+            commands_forbidden=self.conditions.commands_forbidden,
         )
         self.conductor = Conductor(
             pool=self.pool,
@@ -201,44 +202,55 @@ class Runtime:
             terms=terms,
             validators=self.validators,
             configuration=lambda: self.configuration,
-            environment=self.environment,
+            environment=self.conditions.environment,
             tasks=self._tasks,
             post=self.ledger.post,
             settled=self._settled,
             run_ended=self.conductor.ended,
         )
         self.dispatcher = Dispatcher(
-            limits=self._limits,
+            limits=self.conditions.limits,
             now=self.clock.now,
             post=self.ledger.post,
             may_run=lambda job: self.logon.is_logged_on(job.owner.identity.uid, job.owner.kind),
         )
         self._deadlines = Deadlines(self.clock.now, self._deadline_reached)
-        self._moving: set[str] = set()
-        self._progress_timer: asyncio.TimerHandle | None = None
         self._starting = True
         self._stopping = False
         intake = Intake(configuration=self.policies.effective, paths=self.paths, pool=self.pool)
-        self.manager = Manager(
+        self.manager = self._make_manager(intake)
+        self._progress = ProgressNews(feed=self.feed, jobs=self.ledger.jobs, received_bytes=self.manager.received_bytes)
+        self.ownership = Ownership(
+            ledger=self.ledger,
+            conductor=self.conductor,
+            pool=self.pool,
+            paths=self.paths,
+            tokens=self.tokens,
+            tasks=self._tasks,
+        )
+        self.services = self._make_services(intake, is_system=is_system)
+
+    def _make_manager(self, intake: Intake) -> Manager:
+        return Manager(
             Parts(
                 configuration=self.policies.effective,
-                environment=self.environment,
-                administrators_gid=self.administrators_gid,
+                environment=self.conditions.environment,
+                administrators_gid=self.conditions.administrators_gid,
                 ledger=self.ledger,
                 conductor=self.conductor,
                 intake=intake,
                 tokens=self.tokens,
                 feed=self.feed,
                 store=self._store,
-                secrets=secrets,
+                secrets=self._secrets,
                 health=Health(
                     configuration=lambda: self.configuration,
-                    state_directory=state_directory,
+                    state_directory=self._state_directory,
                     store_report=self.store_report,
                     jobs=self.ledger.jobs.values,
                     logon=self.logon,
                     has_network=lambda: self._network.has_network,
-                    administrators_gid=self.administrators_gid,
+                    administrators_gid=self.conditions.administrators_gid,
                     pool=self.pool,
                     tickets=self.tickets,
                     terms=self.terms,
@@ -250,21 +262,15 @@ class Runtime:
                 limit_note=self.policies.limit_note,
             )
         )
-        self.ownership = Ownership(
-            ledger=self.ledger,
-            conductor=self.conductor,
-            pool=self.pool,
-            paths=self.paths,
-            tokens=self.tokens,
-            tasks=self._tasks,
-        )
-        self.services = Services(
+
+    def _make_services(self, intake: Intake, *, is_system: bool) -> Services:
+        return Services(
             analytic=AnalyticChannel(self.ledger, is_system=is_system),
             audit=Audit(store=self._store, jobs=self.ledger.jobs, name_of=name_of_account),
             certificates=CertificateCalls(self.ledger, self.pool),
-            credentials=CredentialCalls(self.ledger, secrets),
+            credentials=CredentialCalls(self.ledger, self._secrets),
             demand=DemandCalls(self.ledger, self.policies.effective),
-            headers=HeaderCalls(self.ledger, secrets),
+            headers=HeaderCalls(self.ledger, self._secrets),
             notifications=self.notifications,
             notify_commands=NotifyCommandCalls(self.ledger),
             manager=self.manager,
@@ -359,55 +365,12 @@ class Runtime:
         self.configuration = configuration
         self.account_rules = account_rules(configuration)
         self._people = People(self.account_rules)
-        self._administrators = (0.0, None)
+        self.conditions.configuration_changed()
         self.conductor.configuration = configuration
         self._take_note(dict(self.ledger.jobs))
         self.notifications.look_again()
 
     # --- conditions -------------------------------------------------------------------------------------
-
-    def environment(self) -> Environment:
-        """What decides beside a job itself, now."""
-        timeouts, retention = self.policies.effective().timeouts, self.configuration.retention
-        blocked, blocked_by = self.policies.blocked()
-        connected = self._network.has_network
-        return Environment(
-            now=self.clock.now(),
-            has_network=connected,
-            loopback_names=frozenset() if connected else self._hosts.loopback_names(),
-            logged_on=self.logon.logged_on,
-            logon_problem=self.logon.problem,
-            job_inactivity_s=float(timeouts.job_inactivity_s),
-            max_download_time_s=float(timeouts.max_download_time_s),
-            disk_full_retry_s=float(timeouts.disk_full_retry_s),
-            break_patience_s=float(timeouts.break_patience_s),
-            retention_s=float(retention.final_jobs_s),
-            blocked_priorities=blocked,
-            blocked_by=blocked_by,
-            blocked_until=self.policies.in_force().until,
-        )
-
-    def administrators_gid(self) -> int | None:
-        """The group whose members are administrators, or None when there is no such group."""
-        now = self.clock.now()
-        if now >= self._administrators[0]:
-            gid = None
-            with contextlib.suppress(KeyError):
-                gid = grp.getgrnam(self.configuration.accounts.administrators_group).gr_gid
-            # Asked with every call, and behind the question there may be a directory server.
-            self._administrators = (now + GROUP_CACHE_S, gid)
-        return self._administrators[1]
-
-    def _commands_forbidden(self) -> str:
-        return "" if self.policies.allows_notification_commands() else "a policy of the machine forbids it"
-
-    def _limits(self) -> Limits:
-        scheduler = self.configuration.scheduler
-        return Limits(
-            max_foreground_jobs=scheduler.max_foreground_jobs,
-            max_background_jobs=scheduler.max_background_jobs,
-            time_slice_s=float(scheduler.time_slice_s),
-        )
 
     def _network_changed(self, connected: bool) -> None:
         log.info("action=network connected=%s", connected)
@@ -438,7 +401,7 @@ class Runtime:
 
     def _apply_bandwidth(self) -> None:
         """Tell those jobs that have no bandwidth any more, or have some again (S5, S6)."""
-        env = self.environment()
+        env = self.conditions.environment()
         for job_id, job in self.ledger.jobs.items():
             moves = job.state is JobState.QUEUED or job.state.is_active
             if (moves and is_blocked_by_policy(job, env)) or (
@@ -522,7 +485,7 @@ class Runtime:
 
     def _deadline_reached(self, job_id: str) -> None:
         job = self.ledger.jobs.get(job_id)
-        due = deadline(job, self.environment()) if job is not None else None
+        due = deadline(job, self.conditions.environment()) if job is not None else None
         if due is not None and due <= self.clock.now():
             self.ledger.post(job_id, DeadlineReached())
         else:
@@ -530,7 +493,7 @@ class Runtime:
             self._deadlines.set(job_id, due)
 
     def _take_note(self, jobs: Mapping[str, Job | None]) -> None:
-        env = self.environment()
+        env = self.conditions.environment()
         for job_id, job in jobs.items():
             self._deadlines.set(job_id, deadline(job, env) if job is not None else None)
         self.dispatcher.take_note(jobs)
@@ -544,33 +507,9 @@ class Runtime:
                 # The store's disk is full, and reports wait for room: so does this.
                 await asyncio.sleep(RETRY_FULL_STORE_S)
 
-    # --- progress ---------------------------------------------------------------------------------------
-
     def _moved(self, job_id: str) -> None:
         self.notifications.progressed(job_id)
-        if not len(self.feed):
-            return
-        self._moving.add(job_id)
-        if self._progress_timer is None:
-            loop = asyncio.get_running_loop()
-            self._progress_timer = loop.call_later(PROGRESS_INTERVAL_S, self._tell_progress)
-
-    def _tell_progress(self) -> None:
-        self._progress_timer = None
-        moving, self._moving = self._moving, set()
-        for job_id in moving:
-            job = self.ledger.jobs.get(job_id)
-            if job is not None and job.state.is_active:
-                self.feed.publish(
-                    ProgressReport(
-                        job_id=job_id,
-                        owner_uid=job.owner.identity.uid,
-                        bytes_transferred=self.manager.received_bytes(job),
-                        bytes_total=job.bytes_total,
-                        files_transferred=job.files_transferred,
-                        files_total=len(job.files),
-                    )
-                )
+        self._progress.moved(job_id)
 
     # --- for people ---------------------------------------------------------------------------------------
 

@@ -78,7 +78,11 @@ def test_s6_a_network_that_comes_back_ends_no_block(tmp_path: Path) -> None:
             error = service.job(job).error
             assert error is not None
             assert error.name == "BG_E_BLOCKED_BY_POLICY"
-            assert service.runtime.environment().blocked_priorities == {Priority.HIGH, Priority.NORMAL, Priority.LOW}
+            assert service.runtime.conditions.environment().blocked_priorities == {
+                Priority.HIGH,
+                Priority.NORMAL,
+                Priority.LOW,
+            }
 
     virtual.run(main())
 

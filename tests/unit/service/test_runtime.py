@@ -137,7 +137,7 @@ def test_new_limits_count_for_jobs_that_are_there_already() -> None:
 def test_accounts_are_sorted_by_the_configuration_that_is_in_force() -> None:
     async def main() -> None:
         async with running() as service:
-            accounts = Accounts(lambda: service.runtime.account_rules, service.runtime.administrators_gid)
+            accounts = Accounts(lambda: service.runtime.account_rules, service.runtime.conditions.administrators_gid)
             daemon = Identity(uid=2, gid=2)
             assert accounts.caller(daemon, 1).kind is AccountKind.LOCAL_SERVICE
             service.runtime.reload(Configuration(accounts=AccountsSection(network_service=("2",))))
