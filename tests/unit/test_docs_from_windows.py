@@ -25,8 +25,9 @@ UseStoredCredential ProxyUsage ProxyList ProxyBypass ProxyCredential ProxyAuthen
 RetryInterval RetryTimeout MaxDownloadTime ACLFlags SecurityFlags NotifyFlags NotifyCmdLine
 CertStoreLocation CertStoreName CertHash SetOwnerToCurrentUser Name JobId AllUsers BitsJob WhatIf
 Confirm"""
-POLICIES = """MaxInternetBandwidth JobInactivityTimeout MaxDownloadTime MaxJobsPerMachine MaxJobsPerUser MaxFilesPerJob MaxRangesPerFile
-DisableBranchCache EnableMaintenanceLimits EnableBandwidthLimits BITS_SetTransferPolicyOnCostedNetwork EnablePeercaching
+POLICIES = """MaxInternetBandwidth JobInactivityTimeout MaxDownloadTime MaxJobsPerMachine MaxJobsPerUser MaxFilesPerJob
+MaxRangesPerFile DisableBranchCache EnableMaintenanceLimits EnableBandwidthLimits
+BITS_SetTransferPolicyOnCostedNetwork EnablePeercaching
 DisablePeerCachingClient DisablePeerCachingServer MaxBandwidthServed MaxCacheSize MaxContentAge UseLMCompat"""
 
 

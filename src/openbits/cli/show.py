@@ -72,9 +72,8 @@ def list_jobs(context: Context, all_users: bool, history: bool, as_json: bool) -
     if as_json:
         print_json(jobs)
     elif jobs:
-        header, rows = LIST_HEADER, [list_row(job) for job in jobs]
-        if history:
-            header, rows = (*LIST_HEADER, *HISTORY_HEADER), [(*list_row(job), *history_row(job)) for job in jobs]
+        header = (*LIST_HEADER, *HISTORY_HEADER) if history else LIST_HEADER
+        rows = [(*list_row(job), *history_row(job)) if history else list_row(job) for job in jobs]
         say("\n".join(text.table(header, rows, columns=terminal_columns())))
     elif sys.stdout.isatty():
         say("There are no jobs.")

@@ -458,8 +458,8 @@ class JobOperations(
         `JobProperty.COST_FLAGS`, `NOTIFICATION_CLSID` (a D-Bus name), `DYNAMIC_CONTENT`, `HIGH_PERFORMANCE`,
         `MAX_DOWNLOAD_SIZE` (bytes), `USE_STORED_CREDENTIALS` (AuthTarget.PROXY, or None),
         `MINIMUM_NOTIFICATION_INTERVAL_MS`, `ON_DEMAND_MODE`; and those without a number: `strict_http`,
-        `file_concurrency`, `umask`, `custom_headers`, `http_method` …: docs/properties.md has them all. Raises BG_E_UNKNOWN_PROPERTY_ID,
-        BG_E_READ_ONLY_PROPERTY_AFTER_ADDFILE, BG_E_READ_ONLY_PROPERTY_AFTER_RESUME,
+        `file_concurrency`, `umask`, `custom_headers`, `http_method` …: docs/properties.md has them all.
+        Raises BG_E_UNKNOWN_PROPERTY_ID, BG_E_READ_ONLY_PROPERTY_AFTER_ADDFILE, BG_E_READ_ONLY_PROPERTY_AFTER_RESUME,
         BG_E_PROPERTY_SUPPORTED_FOR_DOWNLOAD_JOBS_ONLY, BG_E_UNSUPPORTED_JOB_CONFIGURATION, E_INVALIDARG (another type).
         """
         key = property_name(name)

@@ -26,6 +26,7 @@ from openbits.frames.monitor import (
 from openbits.frames.operations import NoticeEnded, RunCommand
 from openbits.frames.worker import SERVICE_TO_WORKER, WORKER_TO_SERVICE, BecomeEvaluator
 from openbits.service.link import Link
+from openbits.service.room import Room
 from openbits.service.tasks import Tasks
 from openbits.service.worker import Worker, WorkerGone
 
@@ -69,8 +70,9 @@ class WorkerPool:
         self._alive: set[Worker] = set()
         self._evaluators: set[int] = set()
         """By pid: processes of accounts that are no workers any more."""
-        self._keepers: set[Worker] = set()
+        self._keepers: dict[Worker, asyncio.TimerHandle | None] = {}
         """Processes that run one program of an account each, until everything that it started is gone."""
+        self._room = Room(is_away)
         self._is_leaving = False
         self._for_evaluators: set[int] = set()
         """By request: those that have been ordered."""
@@ -162,35 +164,53 @@ class WorkerPool:
         Not in the account's worker, which may run nothing (see `worker.sandbox`), but by a process of its own, which
         keeps what the program leaves behind within the same limit; all of it ends at log-off.  Raises as `get` does.
         """
-        keeper = await self._spawn(next(self._requests), identity, self._keeper_ended, runs_program=True)
+        await self._room.enter(identity.uid)
+        try:
+            keeper = await self._spawn(next(self._requests), identity, self._keeper_ended, runs_program=True)
+        except BaseException:
+            self._room.leave(identity.uid)
+            raise
+        self._keepers[keeper] = None
         if self._is_away(identity.uid):
             self._end_keeper(keeper)
             raise WorkerGone
-        self._keepers.add(keeper)
         log.info("action=command-started pid=%d uid=%d program=%s", keeper.pid, identity.uid, ascii(program))
+        latest_at = asyncio.get_running_loop().time() + limit_s + COMMAND_PATIENCE_S
         try:
-            async with asyncio.timeout(limit_s + COMMAND_PATIENCE_S):
-                return await keeper.notify(
+            async with asyncio.timeout_at(latest_at):
+                ended = await keeper.notify(
                     lambda number: RunCommand(operation=number, program=program, arguments=arguments, limit_s=limit_s)
                 )
         except TimeoutError:
-            self._end_keeper(keeper)
-            if not self._is_leaving:
-                self.kill(keeper)
+            self._kill_keeper(keeper)
             message = f"{program} was killed: it had not ended after {limit_s:g} s"
             return NoticeEnded(operation=0, error="ERROR_TIMEOUT", message=message)
         except asyncio.CancelledError:
             self._end_keeper(keeper)
             raise
+        if keeper in self._keepers:
+            # What the program has left behind may signal the keeper, which runs for the same account: also one that
+            # was stopped must not keep anything beyond the limit.
+            timer = asyncio.get_running_loop().call_at(latest_at, self._kill_keeper, keeper)
+            self._keepers[keeper] = timer
+        return ended
 
     def _keeper_ended(self, keeper: Worker, _reason: str) -> None:
-        if not keeper.is_open:
-            self._keepers.discard(keeper)
+        if not keeper.is_open and keeper in self._keepers:
+            timer = self._keepers.pop(keeper)
+            if timer is not None:
+                timer.cancel()
+            self._room.leave(keeper.identity.uid)
 
     def _end_keeper(self, keeper: Worker) -> None:
         """It ends its program when it sees the end of its channel."""
-        self._keepers.discard(keeper)
         keeper.close()
+
+    def _kill_keeper(self, keeper: Worker) -> None:
+        """It has not ended its program in time."""
+        self._end_keeper(keeper)
+        if not self._is_leaving:
+            self.kill(keeper)
 
     def account_left(self, uid: int) -> None:
         """Let the workers of an account go that has logged off: idle ones now, the others after their last work.
@@ -201,6 +221,7 @@ class WorkerPool:
             if keeper.identity.uid == uid:
                 self._end_keeper(keeper)
                 self._kill_soon(keeper)
+        self._room.look_again()
         for worker in tuple(self._alive):
             if worker.identity.uid == uid:
                 self._look_at(worker)
