@@ -58,7 +58,8 @@ job id; administrators see them, and the account that they concern.
 ## Numbers
 
 Events without a number are ours: `added`, `queued`, `transferred`, `redirected`, `worker` and others. What BITS logs
-about peer caching, UPnP, costs of networks and its registry has no cause here.
+about peer caching, UPnP, costs of networks and its registry has no cause here. Why the service cannot start (16392),
+or has failed (16404), only the journal knows: the table is out of reach then.
 """
 
 
