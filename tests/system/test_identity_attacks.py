@@ -24,7 +24,8 @@ from typing import Any
 
 import pytest
 
-from openbits.api.routes import ROUTES, Route
+from openbits.api.route import Route
+from openbits.api.routes import ROUTES
 from support.accounts import TestAccount, needs_root, temporary_account
 from support.attacker import PROGRAM
 from support.daemon import BIN, Daemon, Process, is_alive, running_daemon, wait_until

@@ -8,7 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
-from openbits.api import render, requests, wire
+from openbits.api import render, requests, service_wire, wire
 from openbits.api.audit_handlers import AuditHandlers
 from openbits.api.base import CALLER, HEARTBEAT_S, answer, event
 from openbits.api.certificate_handlers import CertificateHandlers
@@ -56,13 +56,13 @@ class Handlers(
     async def version(self, _request: web.Request) -> web.StreamResponse:
         """GET /v1/version."""
         mode: Any = self._mode
-        return answer(wire.VersionOut(program="OpenBITS", version=__version__, mode=mode))
+        return answer(service_wire.VersionOut(program="OpenBITS", version=__version__, mode=mode))
 
     async def whoami(self, request: web.Request) -> web.StreamResponse:
         """GET /v1/whoami."""
         caller = request[CALLER]
         return answer(
-            wire.WhoAmI(
+            service_wire.WhoAmI(
                 uid=caller.identity.uid,
                 gid=caller.identity.gid,
                 groups=list(caller.identity.groups),
@@ -76,7 +76,9 @@ class Handlers(
     async def doctor(self, request: web.Request) -> web.StreamResponse:
         """GET /v1/doctor."""
         results = await self._manager.doctor(request[CALLER])
-        return answer(wire.Doctor(checks=[wire.Check(name=r.name, ok=r.ok, message=r.message) for r in results]))
+        return answer(
+            service_wire.Doctor(checks=[service_wire.Check(name=r.name, ok=r.ok, message=r.message) for r in results])
+        )
 
     async def statistics(self, _request: web.Request) -> web.StreamResponse:
         """GET /v1/statistics."""
@@ -90,7 +92,7 @@ class Handlers(
             code = by_hresult(int(text, 0) & 0xFFFF_FFFF) if text[:1].isdigit() else error_code(text.upper())
         if code is None:
             raise BitsError("ERROR_RESOURCE_LANG_NOT_FOUND", f"there is no text for {ascii(text)[:60]}")
-        return answer(wire.ErrorDescription(code=code.name, hresult=code.hresult, text=code.text))
+        return answer(service_wire.ErrorDescription(code=code.name, hresult=code.hresult, text=code.text))
 
     async def openapi(self, _request: web.Request) -> web.StreamResponse:
         """GET /v1/openapi.json."""

@@ -7,8 +7,9 @@ from typing import Any
 
 import msgspec
 
-from openbits.api import wire
-from openbits.api.routes import ROUTES, Parameter, Route
+from openbits.api import service_wire
+from openbits.api.route import Parameter, Route
+from openbits.api.routes import ROUTES
 from openbits.version import __version__
 
 _PATH_PARAMETER = re.compile(r"\{(\w+)\}")
@@ -30,7 +31,9 @@ _PATH_SCHEMAS: dict[str, dict[str, Any]] = {
 
 def describe() -> dict[str, Any]:
     """Return the description, an OpenAPI 3.1 document."""
-    types = list(dict.fromkeys([wire.Problem, *(t for route in ROUTES for t in (*_answers(route), route.body) if t)]))
+    types = list(
+        dict.fromkeys([service_wire.Problem, *(t for route in ROUTES for t in (*_answers(route), route.body) if t)])
+    )
     schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     by_type = dict(zip(types, schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
@@ -74,7 +77,7 @@ def _operation(route: Route, by_type: dict[Any, dict[str, Any]]) -> dict[str, An
             },
             "default": {
                 "description": "an error of BITS",
-                "content": {"application/problem+json": {"schema": by_type[wire.Problem]}},
+                "content": {"application/problem+json": {"schema": by_type[service_wire.Problem]}},
             },
         },
     }

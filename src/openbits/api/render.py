@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from openbits.api import wire
+from openbits.api import service_wire, wire
 from openbits.core import access
 from openbits.core.eventlog import level_of
 from openbits.core.model import (
@@ -292,10 +292,10 @@ def progress_out(report: ProgressReport) -> wire.ProgressOut:
     )
 
 
-def problem(error: BitsError, status: int | None = None) -> wire.Problem:
+def problem(error: BitsError, status: int | None = None) -> service_wire.Problem:
     """Render an error as RFC 9457 has it."""
     code = error.code
-    return wire.Problem(
+    return service_wire.Problem(
         type="about:blank",
         title=code.text,
         status=code.http_status if status is None else status,

@@ -2,65 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
-from openbits.api import (
-    audit_wire,
-    certificate_wire,
-    demand_wire,
-    eventlog_wire,
-    notification_wire,
-    peercaching_wire,
-    policy_wire,
-    wire,
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parameter:
-    """A query parameter."""
-
-    name: str
-    kind: type[int | bool | str]
-    text: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Route:
-    """One call: `handler` is the name of a method of api.handlers.Handlers; a tuple of answers is one of them."""
-
-    method: str
-    path: str
-    handler: str
-    text: str
-    answer: Any
-    body: Any = None
-    status: int = 200
-    query: tuple[Parameter, ...] = ()
-    media_type: str = "application/json"
-
+from openbits.api import certificate_wire, demand_wire, notification_wire, service_wire, wire
+from openbits.api.machine_routes import MACHINE_ROUTES
+from openbits.api.route import ALL_USERS, Parameter, Route
 
 _LIMIT = Parameter(name="limit", kind=int, text="how many at most: 1 to 10,000, default 500")
-_ALL_USERS = Parameter(name="all_users", kind=bool, text="the jobs of all accounts; administrators only")
-_ACCOUNT = Parameter(
-    name="account", kind=str, text="LOCALSYSTEM, NETWORKSERVICE, LOCALSERVICE or an account's name; else the caller's"
-)
 _JOB = "/v1/jobs/{job_id}"
 _VALIDATION = f"{_JOB}/certificate-validation"
 _OPTIONS = "/v1/token-options/{capability}"
-_PEERS = "/v1/peer-caching"
 
 ROUTES: tuple[Route, ...] = (
-    Route(method="GET", path="/v1/version", handler="version", text="What answers.", answer=wire.VersionOut),
+    Route(method="GET", path="/v1/version", handler="version", text="What answers.", answer=service_wire.VersionOut),
     Route(
         method="GET",
         path="/v1/whoami",
         handler="whoami",
         text="The caller, as the kernel tells it.",
-        answer=wire.WhoAmI,
+        answer=service_wire.WhoAmI,
     ),
-    Route(method="GET", path="/v1/doctor", handler="doctor", text="The service's health.", answer=wire.Doctor),
+    Route(method="GET", path="/v1/doctor", handler="doctor", text="The service's health.", answer=service_wire.Doctor),
     Route(
         method="GET", path="/v1/statistics", handler="statistics", text="Counters, for people.", answer=dict[str, int]
     ),
@@ -69,7 +31,7 @@ ROUTES: tuple[Route, ...] = (
         path="/v1/errors/{code}",
         handler="error_description",
         text="What an error means, by name or HRESULT (M4).",
-        answer=wire.ErrorDescription,
+        answer=service_wire.ErrorDescription,
     ),
     Route(
         method="GET",
@@ -78,7 +40,7 @@ ROUTES: tuple[Route, ...] = (
         text="Jobs, oldest first, in pages (M3).",
         answer=wire.JobPage,
         query=(
-            _ALL_USERS,
+            ALL_USERS,
             _LIMIT,
             Parameter(name="after", kind=str, text="the cursor that the last page gave"),
             Parameter(name="name", kind=str, text="only jobs of this display name"),
@@ -400,155 +362,6 @@ ROUTES: tuple[Route, ...] = (
         body=wire.HelperFlagsIn,
         answer=wire.CallResult,
     ),
-    Route(
-        method="GET",
-        path="/v1/policy",
-        handler="policy",
-        text="What an administrator has decided for the machine, what holds now, and who says so (P1–P16).",
-        answer=policy_wire.PolicyOut,
-    ),
-    Route(
-        method="POST",
-        path="/v1/policy/reload",
-        handler="reload_policy",
-        text="Have the policy files read now; administrators only. Files that are wrong change nothing.",
-        answer=policy_wire.PolicyOut,
-    ),
-    Route(
-        method="GET",
-        path="/v1/proxy-settings",
-        handler="proxy_settings",
-        text="The proxy settings that are kept for an account, all parameters included (I20, B43).",
-        answer=wire.ProxySettingsOut,
-        query=(_ACCOUNT,),
-    ),
-    Route(
-        method="PUT",
-        path="/v1/proxy-settings",
-        handler="set_proxy_settings",
-        text="Set which proxies an account's jobs use; parameters of other usages are kept (I20, B42).",
-        body=wire.ProxySettingsIn,
-        answer=wire.ProxySettingsOut,
-        query=(_ACCOUNT,),
-    ),
-    Route(
-        method="DELETE",
-        path="/v1/proxy-settings",
-        handler="reset_proxy_settings",
-        text="Forget an account's proxy settings (I20, RESET).",
-        answer=wire.ProxySettingsOut,
-        query=(_ACCOUNT,),
-    ),
-    Route(
-        method="GET",
-        path=_PEERS,
-        handler="peer_caching",
-        text="The machine's settings of peer caching, and which a policy has replaced; without effect yet (C6).",
-        answer=peercaching_wire.PeerCachingOut,
-    ),
-    Route(
-        method="PUT",
-        path=_PEERS,
-        handler="set_peer_caching",
-        text="Set some of them; administrators only (C6).",
-        body=peercaching_wire.PeerCachingIn,
-        answer=peercaching_wire.PeerCachingOut,
-    ),
-    Route(
-        method="GET",
-        path=f"{_PEERS}/records",
-        handler="cache_records",
-        text="What is in the cache: nothing yet (C6).",
-        answer=peercaching_wire.CacheRecords,
-    ),
-    Route(
-        method="DELETE",
-        path=f"{_PEERS}/records",
-        handler="clear_cache_records",
-        text="Empty the cache, or forget an address (S_FALSE: unknown); administrators only (C6).",
-        answer=wire.CallResult,
-        query=(Parameter(name="url", kind=str, text="only this address"),),
-    ),
-    Route(
-        method="GET",
-        path=f"{_PEERS}/records/{{record_id}}",
-        handler="cache_record",
-        text="A record of the cache; BG_E_RECORD_DELETED where there is none (C6).",
-        answer=peercaching_wire.CacheRecordOut,
-    ),
-    Route(
-        method="DELETE",
-        path=f"{_PEERS}/records/{{record_id}}",
-        handler="delete_cache_record",
-        text="Remove a record from the cache; administrators only (C6).",
-        answer=wire.CallResult,
-    ),
-    Route(
-        method="GET",
-        path=f"{_PEERS}/peers",
-        handler="peers",
-        text="The peers that are known: none yet (C6).",
-        answer=peercaching_wire.Peers,
-    ),
-    Route(
-        method="DELETE",
-        path=f"{_PEERS}/peers",
-        handler="clear_peers",
-        text="Forget the peers; administrators only (C6).",
-        answer=wire.CallResult,
-    ),
-    Route(
-        method="POST",
-        path=f"{_PEERS}/discover",
-        handler="discover_peers",
-        text="Look for peers: S_FALSE, for nobody does yet; administrators only (C6).",
-        answer=wire.CallResult,
-    ),
-    Route(
-        method="GET",
-        path="/v1/event-log",
-        handler="event_log",
-        text="What is logged (B44).",
-        answer=eventlog_wire.EventLogOut,
-    ),
-    Route(
-        method="PUT",
-        path="/v1/event-log",
-        handler="set_event_log",
-        text="Let events of the level verbose be logged, or not; administrators only (B44).",
-        body=eventlog_wire.EventLogIn,
-        answer=eventlog_wire.EventLogOut,
-    ),
-    Route(
-        method="GET",
-        path="/v1/events",
-        handler="events",
-        text="What happens, as server-sent events; `Last-Event-ID` or `after` continues a stream.",
-        answer=(wire.EventOut, wire.JobOut, wire.ProgressOut),
-        media_type="text/event-stream",
-        query=(
-            _ALL_USERS,
-            Parameter(name="job", kind=str, text="only this job; begins with a snapshot of it"),
-            Parameter(name="after", kind=int, text="begin with the kept events after this one"),
-            Parameter(name="newest", kind=int, text="of these, only so many, the newest"),
-            Parameter(name="since", kind=str, text="only events from this time on, in ISO 8601"),
-            Parameter(name="until", kind=str, text="only events before this time, in ISO 8601"),
-            Parameter(name="id", kind=str, text="only events with these numbers, divided by commas"),
-            Parameter(name="level", kind=str, text="only events as grave: error, warning, information, verbose"),
-            Parameter(name="follow", kind=bool, text="whether to go on with what happens; default true"),
-        ),
-    ),
-    Route(
-        method="GET",
-        path="/v1/audit",
-        handler="audit",
-        text="Who made which job when, what it fetches and what it runs, also of jobs that are gone.",
-        answer=audit_wire.AuditOut,
-        query=(
-            _ALL_USERS,
-            Parameter(name="since", kind=str, text="only jobs with something to be audited since, in ISO 8601"),
-            Parameter(name="user", kind=str, text="only jobs of this account, by name or uid"),
-        ),
-    ),
+    *MACHINE_ROUTES,
     Route(method="GET", path="/v1/openapi.json", handler="openapi", text="This description.", answer=dict[str, Any]),
 )
