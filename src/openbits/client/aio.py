@@ -29,7 +29,7 @@ from openbits.client.events import SILENCE_S, EventParser, Message, Reconnect, R
 from openbits.client.http1 import MalformedResponse, ResponseReader
 from openbits.client.identity import Identity, base_identity, is_impersonated_on_event_loop
 from openbits.client.job_operations import JobOperations
-from openbits.client.notifications import Notice, Notification, as_function
+from openbits.client.notifications import teller
 from openbits.client.objects import (
     ErrorOperations,
     FileOperations,
@@ -340,21 +340,7 @@ class Job(JobOperations[File, JobError, TokenOptions], Asynchronous):
             result = await session.perform(notifications.clear_interface(self._id).then(result_of), identity)
             session.listener(identity).clear(self._id)
             return result
-        call = as_function(callback)
-
-        def tell(notice: Notice) -> Any:
-            index = notice.file_index
-            return call(
-                Notification(
-                    event=notice.event,
-                    job=self,
-                    error=None if notice.error is None else self._error(notice.error),
-                    file=None if index is None else self._file(index),
-                    file_index=index,
-                    ranges=notice.ranges,
-                )
-            )
-
+        tell = teller(callback, self, file=self._file, error=self._error)
         session.check()
         return await session.listener(identity).set(self._id, callback, tell)
 

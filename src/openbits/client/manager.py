@@ -13,7 +13,7 @@ from openbits.client.discovery import Endpoint
 from openbits.client.events import EventStream
 from openbits.client.job_operations import JobOperations
 from openbits.client.listening import close_all, listener_of
-from openbits.client.notifications import Notice, Notification, as_function
+from openbits.client.notifications import teller
 from openbits.client.objects import (
     ErrorOperations,
     FileOperations,
@@ -102,21 +102,7 @@ class Job(JobOperations[File, JobError, TokenOptions], Blocking):
             result = self._session.perform(notifications.clear_interface(self._id).then(result_of), identity)
             listener_of(self._session, identity).clear(self._id)
             return result
-        call = as_function(callback)
-
-        def tell(notice: Notice) -> None:
-            index = notice.file_index
-            call(
-                Notification(
-                    event=notice.event,
-                    job=self,
-                    error=None if notice.error is None else self._error(notice.error),
-                    file=None if index is None else self._file(index),
-                    file_index=index,
-                    ranges=notice.ranges,
-                )
-            )
-
+        tell = teller(callback, self, file=self._file, error=self._error)
         return listener_of(self._session, identity).set(self._id, callback, tell)
 
     def get_notify_interface(self) -> object | None:

@@ -108,6 +108,28 @@ def as_function(callback: object) -> Callable[[Notification[Any, Any, Any]], Any
     )
 
 
+def teller(
+    callback: object, job: JobT, *, file: Callable[[int], FileT], error: Callable[[JobErrorInfo], ErrorT]
+) -> Callable[[Notice], Any]:
+    """Return what hands notices about a job on to a callback, with the client's own objects. Raises E_NOINTERFACE."""
+    call = as_function(callback)
+
+    def tell(notice: Notice) -> Any:
+        index = notice.file_index
+        return call(
+            Notification(
+                event=notice.event,
+                job=job,
+                error=None if notice.error is None else error(notice.error),
+                file=None if index is None else file(index),
+                file_index=index,
+                ranges=notice.ranges,
+            )
+        )
+
+    return tell
+
+
 def _call_method(callback: object, notification: Notification[Any, Any, Any]) -> Any:
     method = getattr(callback, notification.event.value, None)
     if method is None:

@@ -54,7 +54,8 @@ def verbose_block(job: Json, files: Sequence[Json]) -> list[str]:
         f"owner elevated ?           {'true' if job['owner_is_elevated'] else 'false'}",
         "",
         "Peercaching flags",
-        *_peer_caching(settings["peer_caching_flags"]),
+        # The block of the Windows tool has no line for the third.
+        *peer_caching_lines(settings["peer_caching_flags"])[:2],
         "",
         *header_lines(settings["custom_headers"]),
     ]
@@ -100,8 +101,9 @@ def command_words(command: Json | None) -> str:
     return " ".join(f"'{safe(word)}'" for word in (command["program"], " ".join(command["arguments"])) if word)
 
 
-def _peer_caching(flags: int) -> list[str]:
-    words = (("Enable download from peers", 1), ("Enable serving to peers", 2))
+def peer_caching_lines(flags: int) -> list[str]:
+    """Return what peer caching flags mean, a job's or the machine's, one a line (B37, B45)."""
+    words = (("Enable download from peers", 1), ("Enable serving to peers", 2), ("Disable BranchCache", 4))
     return [f"\t {what:<32}:{'true' if flags & bit else 'false'}" for what, bit in words]
 
 

@@ -9,25 +9,21 @@ from typing import Final
 
 from openbits.cli.bitsadmin.invocation import Invocation, UsageFailure, number
 from openbits.cli.bitsadmin.jobs import say_remark
+from openbits.cli.bitsadmin.lines import peer_caching_lines
 from openbits.cli.bitsadmin.output import date_time, note
 from openbits.cli.bitsadmin.targets import is_guid
 from openbits.cli.text import safe
-from openbits.client.peercaching import CacheRecord, PeerCacheAdministration, PeerCachingFlags
+from openbits.client.peercaching import CacheRecord, PeerCacheAdministration
 from openbits.client.values import Result
 
 NO_EFFECT: Final = (
     "bitsadmin: kept, and without effect yet: this version fetches nothing from peers and gives nothing to them"
 )
-_WORDS: Final = (
-    ("Enable download from peers", PeerCachingFlags.ENABLE_PEERCACHING_CLIENT),
-    ("Enable serving to peers", PeerCachingFlags.ENABLE_PEERCACHING_SERVER),
-    ("Disable BranchCache", PeerCachingFlags.DISABLE_BRANCH_CACHE),
-)
 
 
 def flag_lines(flags: int) -> list[str]:
-    """Return what peer caching flags mean, a job's or the machine's, one a line."""
-    return [f"Peercaching flags: {flags}", *(f"\t {what:<32}:{_yes(flags & flag)}" for what, flag in _WORDS)]
+    """Return peer caching flags as a number, and what they mean."""
+    return [f"Peercaching flags: {flags}", *peer_caching_lines(flags)]
 
 
 def _yes(value: int) -> str:
