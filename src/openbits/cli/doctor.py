@@ -97,7 +97,7 @@ def advice(places: tuple[Candidate, ...]) -> str:
     if places[0].source in ("--socket", "BITS_SOCKET"):
         return f"no service answers at {places[0].path}, the only place that {places[0].source} names"
     return (
-        "no service answers: an administrator starts the system's with 'systemctl start bitsd'; "
+        "no service answers: an administrator starts the system's with 'systemctl start openbits'; "
         f"'bits get' starts your own by itself (its log: {paths.user_state_dir()}/bitsd.log)"
     )
 

@@ -7,6 +7,7 @@ import pathlib
 
 import pytest
 
+from openbits.cli import doctor
 from openbits.cli.bitsadmin import main, util
 from openbits.client import discovery
 from openbits.version import __version__
@@ -34,7 +35,9 @@ def systemd(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.
     monkeypatch.setattr(util, "SYSTEM_PATH", str(tmp_path))
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     only = (discovery.Candidate(path=str(place), source="system"),)
-    monkeypatch.setattr(discovery, "candidates", lambda _named: only)
+    # In both, for whoever imports the second for the first time now would keep what is patched in the first.
+    for module in (discovery, doctor):
+        monkeypatch.setattr(module, "candidates", lambda _named: only)
     return place
 
 
