@@ -9,6 +9,7 @@ The rules:
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -147,10 +148,11 @@ def _files_left(job: Job, names: Sequence[str]) -> tuple[Entry, ...]:
 
 def command_set(job: Job, command: NotifyCommand | None) -> Entry:
     """J30: event 6; the whole command line, which is what somebody who looks for a foothold has to see."""
-    words = "none" if command is None else " ".join(command.arguments)
+    # What is executed, whatever it is told that it is called.
+    words = "none" if command is None else shlex.join((command.program, *command.arguments[1:]))
     fields = [("job_title", job.settings.name)]
     if command is not None:
-        fields += [("program", command.program), ("parameters", " ".join(command.arguments[1:]))]
+        fields += [("program", command.program), ("parameters", shlex.join(command.arguments[1:]))]
     return Entry(
         kind="changed",
         text=f"set: notification command line {words}",

@@ -81,7 +81,9 @@ def test_a_command_line_is_told_whole() -> None:
     job = job_in(JobState.SUSPENDED)
     command = NotifyCommand(program="/bin/sh", arguments=("sh", "-c", "id > /tmp/x"))
     fields = made(job, entries.command_set(job, command))
-    assert (fields["program"], fields["parameters"]) == ("/bin/sh", "-c id > /tmp/x")
+    assert (fields["program"], fields["parameters"]) == ("/bin/sh", "-c 'id > /tmp/x'")
+    disguised = entries.command_set(job, NotifyCommand(program="/tmp/x", arguments=("ls", "a b")))
+    assert disguised.text.endswith("/tmp/x 'a b'"), "what is executed, not what it is told that it is called"
     assert "program" not in dict(entries.command_set(job, None).fields)
 
 
