@@ -41,7 +41,7 @@ _TOO_LARGE: Final = (errno.EMSGSIZE, errno.ENOBUFS)
 MOST_WAITING: Final = 20_000
 """Some megabytes: 1,000 jobs that end at once make a few events each."""
 _BUFFER_BYTES: Final = 8 * 2**20
-_USERINFO: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)[^/?#\s]*@")
+_USERINFO: Final = re.compile(r"((?<![A-Za-z0-9+.-])[A-Za-z0-9+.-]+://)[^/?#\s]*@")
 _SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 _MESSAGE_DROPPED: Final = message_id(0)
 

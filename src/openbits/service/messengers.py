@@ -17,6 +17,7 @@ from openbits.core.model import AccountKind, Job
 from openbits.core.settings import REDIRECT_MASK
 from openbits.core.telling import Kind, Subject
 from openbits.errors import BitsError
+from openbits.frames.codec import FrameError
 from openbits.frames.network import TlsSpec
 from openbits.frames.operations import CallBusName, NoticeEnded, PostNotice
 from openbits.frames.worker import EvaluatorWanted
@@ -118,6 +119,9 @@ class Messengers:
             with worker.held(), self._noted(worker), self._evaluating(worker, transfer):
                 async with asyncio.timeout(limit_s + PATIENCE_S):
                     ended: NoticeEnded = await worker.notify(make)
+        except FrameError:
+            # How long names may be, and how much of a job there is to tell, is for its owner to choose.
+            return Told(error="BG_E_STRING_TOO_LONG", message="what there is to tell of the job fits into no frame")
         except TimeoutError:
             self._pool.kill(worker)
             return Told(error="BG_E_WATCHDOG_TIMEOUT", message="the process that was to tell it did not answer")

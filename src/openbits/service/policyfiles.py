@@ -141,6 +141,9 @@ def _parsed(path: str, text: str) -> dict[str, Any]:
         found = re.search(r"at line (\d+)", str(error))
         line = int(found[1]) if found is not None else text.count("\n") + 1
         raise PolicyFileError(f"{path}:{line}: is not valid TOML: {error}") from None
+    except ValueError as error:
+        # Numbers beyond what Python reads.
+        raise PolicyFileError(f"{path}:1: is not valid TOML: {error}") from None
     except RecursionError:
         raise PolicyFileError(f"{path}:1: is not valid TOML: it is nested too deeply") from None
 

@@ -100,3 +100,16 @@ def test_a_keeper_that_ended_is_not_killed() -> None:
         assert KillWorker(pid=keeper.pid) not in service.monitor.heard
 
     play(story)
+
+
+def test_what_fits_into_no_frame_is_a_failure_of_its_notice_alone() -> None:
+    async def story(service: Service) -> None:
+        service.runtime.notifications.messengers.body_of = lambda _job, _kind: "x" * 200_000
+        job = await service.create(notify_url="http://hook.example/")
+        run = service.runtime.ledger.jobs[job].run
+        service.runtime.ledger.post(job, FilesFetched(run=run, files=((0, 10),)))
+        await virtual.rest()
+        assert service.gave_up == []
+        assert "BG_E_STRING_TOO_LONG" in service.runtime.notifications.remark(service.job(job))
+
+    play(story)

@@ -152,3 +152,9 @@ def test_the_page_about_policies_names_every_key() -> None:
     page = (Path(__file__).parents[3] / "docs" / "policies.md").read_text()
     for name in KEYS:
         assert name in page or f"`{name.partition('.')[2]}`" in page, name
+
+
+def test_a_number_that_is_too_long_to_be_read_is_refused_as_a_file(tmp_path: Path) -> None:
+    (tmp_path / "long.toml").write_text(f"timezone = {'9' * 5000}\n", encoding="utf-8")
+    with pytest.raises(PolicyFileError, match="not valid TOML"):
+        read_policy(str(tmp_path), owners=frozenset({os.getuid()}))
