@@ -1,7 +1,7 @@
 """A web server that knows, of all its connections together, how much has really left this end or come to it.
 
 What a program has written to a socket may lie in the kernel for long; `sent_bytes` is what the other end's kernel has
-acknowledged.  `GET /SIZE` brings SIZE bytes, `PUT` takes a file.
+acknowledged.  `GET /SIZE` brings SIZE bytes, or one range of them, `PUT` takes a file.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Final, Self
 _BYTES_ACKED_AT: Final = 120
 _BLOCK: Final = bytes(256 * 1024)
 _LENGTH: Final = re.compile(rb"(?i)\r\ncontent-length:\s*(\d+)")
-_RANGE: Final = re.compile(rb"(?i)\r\nrange:\s*bytes=(\d+)-")
+_RANGE: Final = re.compile(rb"(?i)\r\nrange:\s*bytes=(\d+)-(\d*)")
 
 
 class Metered:
@@ -133,11 +133,12 @@ class Metered:
     @staticmethod
     def _send(sock: socket.socket, size: int, wanted: re.Match[bytes] | None, *, is_head: bool) -> None:
         first = int(wanted[1]) if wanted is not None else 0
-        status = b"206 Partial Content" if first else b"200 OK"
-        more = b"Content-Range: bytes %d-%d/%d\r\n" % (first, size - 1, size) if first else b""
-        head = b"HTTP/1.1 %s\r\nContent-Length: %d\r\nAccept-Ranges: bytes\r\n" % (status, size - first)
+        last = min(int(wanted[2]), size - 1) if wanted is not None and wanted[2] else size - 1
+        status = b"200 OK" if wanted is None else b"206 Partial Content"
+        more = b"" if wanted is None else b"Content-Range: bytes %d-%d/%d\r\n" % (first, last, size)
+        head = b"HTTP/1.1 %s\r\nContent-Length: %d\r\nAccept-Ranges: bytes\r\n" % (status, last + 1 - first)
         sock.sendall(head + more + b'ETag: "1"\r\n\r\n')
-        left = 0 if is_head else size - first
+        left = 0 if is_head else last + 1 - first
         while left > 0:
             left -= sock.send(_BLOCK[: min(left, len(_BLOCK))])
 
