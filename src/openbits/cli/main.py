@@ -5,7 +5,6 @@ Commands live in modules of their own, loaded only when they are called: a comma
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from typing import Final
 
 import click
 
+from openbits.cli import streams
 from openbits.cli.common import COMPLETE_VARIABLE, Context, socket_option
 from openbits.cli.text import safe
 from openbits.errors import BitsError, ExitCode
@@ -119,8 +119,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return stop.exit_code
     except (click.Abort, KeyboardInterrupt):
         return ExitCode.INTERRUPTED
-    except BrokenPipeError:
-        return quiet_broken_pipe()
+    except BrokenPipeError as error:
+        return streams.lost("bits", error)
     return ExitCode.DONE
 
 
@@ -137,22 +137,11 @@ def fail(text: str, status: int) -> int:
     line = " ".join(safe(text.replace("\n", " ")).split())
     try:
         print(f"bits: {line}", file=sys.stderr, flush=True)
-    except BrokenPipeError:
-        return quiet_broken_pipe()
+    except BrokenPipeError as error:
+        return streams.lost("bits", error)
     return status
-
-
-def quiet_broken_pipe() -> int:
-    """Whoever read our output has gone: that is no error of ours, but nothing more can be said."""
-    devnull = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(devnull, sys.stdout.fileno())
-    return 128 + 13
 
 
 def main() -> int:
     """Run `bits`."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # A terminal whose encoding lacks a letter of ours gets an escape, not a traceback.
-            stream.reconfigure(errors="backslashreplace")
-    return run()
+    return streams.guarded("bits", run)

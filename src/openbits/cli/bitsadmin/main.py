@@ -6,12 +6,11 @@ the Windows tool's, an HRESULT, has 32. The HRESULT stands in the output.
 
 from __future__ import annotations
 
-import io
-import os
 import sys
 from collections.abc import Sequence
 from typing import Final
 
+from openbits.cli import streams
 from openbits.cli.bitsadmin import switches
 from openbits.cli.bitsadmin.invocation import Failure, Invocation, UsageFailure
 from openbits.cli.bitsadmin.output import DEFAULT_COLUMNS, Output, console_columns
@@ -19,7 +18,6 @@ from openbits.cli.bitsadmin.switches import GROUPS, HELP_NAMES, Switch
 from openbits.errors import BitsError, ExitCode
 
 MODIFIERS: Final = frozenset({"/rawreturn", "/wrap", "/nowrap"})
-BROKEN_PIPE: Final = 128 + 13
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -34,8 +32,8 @@ def run(arguments: Sequence[str]) -> int:
         output.banner()
         status = _carry_out(switch, group, words, output)
         output.flush()
-    except BrokenPipeError:
-        return _quiet_broken_pipe()
+    except BrokenPipeError as error:
+        return streams.lost("bitsadmin", error)
     return status
 
 
@@ -116,17 +114,6 @@ def _read(switch: Switch, words: Sequence[str], output: Output) -> Invocation:
     return Invocation(switch, arguments, options, output)
 
 
-def _quiet_broken_pipe() -> int:
-    """Whoever read our output has gone: that is no error of ours, but nothing more can be said."""
-    devnull = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(devnull, sys.stdout.fileno())
-    return BROKEN_PIPE
-
-
 def main() -> int:
     """Run `bitsadmin`."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # A terminal whose encoding lacks a letter of ours gets an escape, not a traceback.
-            stream.reconfigure(errors="backslashreplace")
-    return run(sys.argv[1:])
+    return streams.guarded("bitsadmin", lambda: run(sys.argv[1:]))
