@@ -333,7 +333,7 @@ def test_the_users_service_is_started_where_none_answers(tmp_path: pathlib.Path,
             timeout=TIMEOUT_S,
             check=False,
         )
-        assert done.returncode == 0, done
+        assert done.returncode == 0, done.stdout
         assert local.read_bytes() == generate(1000, 5)
     finally:
         pids = _daemons(str(tmp_path))

@@ -256,6 +256,17 @@ def test_a2_custom_headers_are_set_and_read_by_the_owner_alone(scene: Scene) -> 
     assert SECRET_URL in detail["settings"]["custom_headers"]
 
 
+@pytest.mark.parametrize("name", ["notify_url", "notification_clsid"])
+def test_a2_what_is_called_in_the_owners_name_is_the_owners_alone_to_set(scene: Scene, name: str) -> None:
+    """J61 and ours."""
+    value = {"notify_url": "http://127.0.0.1:9/", "notification_clsid": "org.example.App"}[name]
+    path = f"/v1/jobs/{scene.jobs['alice']}"
+    status, problem, _ = call(scene.daemon, None, "PATCH", path, {name: value})
+    assert (status, problem["code"]) == (403, "E_ACCESSDENIED")
+    assert call(scene.daemon, scene.alice, "PATCH", path, {name: value})[0] == 200
+    assert call(scene.daemon, scene.alice, "PATCH", path, {name: ""})[0] == 200
+
+
 def test_a1_lists_and_events_hold_what_is_ones_own(scene: Scene) -> None:
     status, page, _ = call(scene.daemon, scene.mallory, "GET", "/v1/jobs?history=1&limit=10000")
     assert status == 200

@@ -136,7 +136,9 @@ def _change_owner(job: Job, event: ChangeOwner, env: Environment) -> Step:
     job = replace(
         moves.with_files(job, files),
         owner=event.owner,
-        settings=replace(job.settings, use_netrc=False, use_stored_credentials="", notify_url=""),
+        settings=replace(
+            job.settings, use_netrc=False, use_stored_credentials="", notify_url="", notification_clsid=""
+        ),
         notify_command=None,
         implicit_credentials=frozenset(),
         explicit_credentials=(),

@@ -29,7 +29,7 @@ RETRY_DELAY_FLOOR_S: Final = 5
 LARGEST_DWORD: Final = 2**32 - 1
 LARGEST_SIZE_BYTES: Final = 2**63 - 1
 HEADERS: Final = "custom_headers"
-OWNERS_ALONE: Final = frozenset({HEADERS, "use_netrc", "use_stored_credentials", "notify_url"})
+OWNERS_ALONE: Final = frozenset({HEADERS, "use_netrc", "use_stored_credentials", "notify_url", "notification_clsid"})
 """What lets the owner's own secrets go out, or calls others in his name, he sets himself, whoever else may change the
 job (A2)."""
 STEERING: Final = frozenset({"proxy_usage", "proxy_list", "proxy_bypass_list", "security_flags"})

@@ -31,6 +31,8 @@ AT_ONCE: Final = 4
 """How much is told at once for an account (N6)."""
 MOST_STREAMS: Final = 16
 """So many programs of one account may listen; a program needs one for each identity that it has."""
+MOST_UNREAD: Final = 20_000
+"""Jobs end by the thousand; but a program that has left so much unread does not read at all, and is let go."""
 LONGEST_MESSAGE: Final = 400
 
 
@@ -292,6 +294,9 @@ class Listeners:
                 asked.answer.set_exception(Gone())
         if reason is not None and stream is not unless:
             stream.messages.put_nowait(Detached(job_id=job_id, reason=reason, registration=registration))
+            if stream.messages.qsize() > MOST_UNREAD:
+                log.warning("action=listener-unread pid=%d", stream.caller.pid)
+                self.leave(stream)
 
     def _answered(self, name: str) -> None:
         """No answer to this notice is waited for any more."""
