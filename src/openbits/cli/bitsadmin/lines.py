@@ -6,6 +6,7 @@ out from between two labels. What we have beyond it does not appear.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -95,10 +96,13 @@ def error_lines(error: Json) -> list[str]:
 
 
 def command_words(command: Json | None) -> str:
-    """Return the notification command line: `none`, or the program and its arguments in quotes (B30)."""
+    """Return the notification command line: `none`, or the program and its arguments in quotes (B30).
+
+    An argument with a blank stands in quotes of its own: what is shown can be set again, and hides nothing.
+    """
     if command is None:
         return "none"
-    return " ".join(f"'{safe(word)}'" for word in (command["program"], " ".join(command["arguments"])) if word)
+    return " ".join(f"'{safe(word)}'" for word in (command["program"], shlex.join(command["arguments"])) if word)
 
 
 def peer_caching_lines(flags: int) -> list[str]:

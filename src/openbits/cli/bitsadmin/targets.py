@@ -39,9 +39,8 @@ def find_job(session: Session, reference: str) -> str:
             "E_INVALIDARG", f"{len(ids)} jobs are named {safe(reference)!r}: give one of {shown}{more} instead"
         )
     if not ids:
-        raise BitsError(
-            "BG_E_NOT_FOUND",
-            f"no job of yours is named {safe(reference)!r}: see 'bitsadmin /list'; "
-            "jobs of other accounts are named by their {GUID}",
-        )
+        hint = "see 'bitsadmin /list'; jobs of other accounts are named by their {GUID}"
+        if is_guid(f"{{{reference}}}"):
+            hint = f"a GUID stands in braces, {guid(reference)}"
+        raise BitsError("BG_E_NOT_FOUND", f"no job of yours is named {safe(reference)!r}: {hint}")
     return ids[0]

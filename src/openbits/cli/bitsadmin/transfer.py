@@ -48,6 +48,8 @@ def transfer(call: Invocation) -> int:
     except BitsError as error:
         is_name_wrong = not 0 < len(wanted["name"]) <= LONGEST_NAME
         raise Failure("create job" if is_name_wrong or error.name in _NOT_A_FILE else "add file", error) from error
+    # Before what is said meanwhile on standard error, which may lead to the same file.
+    call.output.flush()
     try:
         with attempt("follow the job, which goes on"):
             job = Watch(call.session, job_id, Board(call.output)).wait_settled()
