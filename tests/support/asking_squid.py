@@ -116,6 +116,8 @@ class AskingSquid:
             for line in file:
                 if " NONE " in line or "error:" in line:
                     continue  # somebody connected, and asked for nothing
+                if not line.endswith("\n"):
+                    break  # Squid is writing it
                 status, port, user, method, target, client, proof = line.rstrip("\n").split(" ", 6)
                 found.append(
                     Passed(

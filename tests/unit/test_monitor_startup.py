@@ -27,6 +27,21 @@ def test_notification(tmp_path: Path, abstract: bool) -> None:
         assert [manager.recv(100), manager.recv(100)] == [b"READY=1", b"STOPPING=1"]
 
 
+def test_whoever_starts_the_daemon_may_listen_at_a_long_path(tmp_path: Path) -> None:
+    """XDG_RUNTIME_DIR is the account's to choose; an address of a socket holds 107 bytes."""
+    directory = tmp_path / ("d" * 120)
+    directory.mkdir()
+    fd = os.open(directory, os.O_PATH)
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+            manager.bind(f"/proc/self/fd/{fd}/notify")
+            manager.settimeout(5)
+            Notifier({"NOTIFY_SOCKET": str(directory / "notify")}).tell_once("READY=1")
+            assert manager.recv(100) == b"READY=1"
+    finally:
+        os.close(fd)
+
+
 def test_nobody_to_notify(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     Notifier({}).tell_once("READY=1")
     Notifier({"NOTIFY_SOCKET": str(tmp_path / "gone")}).tell_once("READY=1")

@@ -10,6 +10,7 @@ from typing import Final
 from openbits.monitor.log import StartError, say
 
 _FIRST_LISTEN_FD: Final = 3
+_LONGEST_ADDRESS: Final = 107
 
 
 def take_listener(environment: MutableMapping[str, str]) -> int | None:
@@ -58,9 +59,22 @@ class Notifier:
         self._said.add(state)
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-                sock.connect(self._address)
+                _connect(sock, self._address)
                 sock.send(state.encode())
         except OSError as error:
             if len(self._said) > 1 and isinstance(error, FileNotFoundError | ConnectionRefusedError):
                 return  # who started the daemon wanted to know when it was ready, and has gone
-            say(f"the service manager cannot be told {state}: {error.strerror}")
+            say(f"the service manager cannot be told {state}: {error.strerror or error}")
+
+
+def _connect(sock: socket.socket, address: str) -> None:
+    """Connect, also where the path is longer than the 107 bytes that a socket's address holds."""
+    if address.startswith("\0") or len(os.fsencode(address)) <= _LONGEST_ADDRESS:
+        sock.connect(address)
+        return
+    directory, name = os.path.split(address)
+    fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        sock.connect(f"/proc/self/fd/{fd}/{name}")
+    finally:
+        os.close(fd)
